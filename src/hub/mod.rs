@@ -1,0 +1,1 @@
+//! Who is where, and who hears what: namespaces, rooms, broadcasts, acknowledgements and the application's handlers.

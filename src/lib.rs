@@ -1,0 +1,14 @@
+//! stickyport: a realtime server for Socket.IO, Engine.IO and WebSocket clients that keeps every client on its process.
+//!
+//! The layers, lowest first; a module uses its own layer and the ones below it:
+//!
+//! - [`protocol`]: the protocols as arithmetic; no sockets, clocks or randomness.
+//! - [`engine`]: gives sessions a task, a clock and a transport.
+//! - [`hub`]: who is where, and who hears what: the Socket.IO API.
+//! - [`options`] and [`metrics`] are leaves that every layer may use.
+
+pub mod engine;
+pub mod hub;
+pub mod metrics;
+pub mod options;
+pub mod protocol;

@@ -1,0 +1,1 @@
+//! The query of a request and the answer to a handshake.

@@ -1,0 +1,1 @@
+//! Polling payloads: packets joined by the record separator.

@@ -1,0 +1,45 @@
+//! What one client, and all of them together, may ask for.
+
+use crate::options;
+use std::time::Duration;
+
+options! {
+    /// What one client, and all of them together, may ask for; 0 switches a limit off where the sentence says so.
+    pub struct Limits {
+        /// Sessions that this instance holds at once; 0 is no limit.
+        pub sessions: usize = 100_000,
+        /// Sessions that one client address may hold at once; 0 is no limit, because carriers put thousands of people behind one.
+        pub sessions_per_address: usize = 0,
+        /// Handshakes a second that one client address may begin; 0 is no limit, for the same reason.
+        pub handshakes_per_second_per_address: u32 = 0,
+        /// Packets in one polling payload; clients put whole bursts into one POST.
+        pub packets_per_payload: usize = 10_000,
+        /// Binary attachments of one Socket.IO packet, as the reference counts them.
+        pub attachments: usize = 10,
+        /// Namespaces that one session may be connected to at once.
+        pub namespaces_per_session: usize = 100,
+        /// Rooms that one socket may be in, its own included.
+        pub rooms_per_socket: usize = 1_000,
+        /// Acknowledgements that one socket may owe us at once.
+        pub pending_acks: usize = 1_000,
+        /// Events of one socket that may wait behind a slow handler; at the bound its session is not read until there is room.
+        pub pending_events: usize = 1_000,
+        /// Bytes that may wait to be sent to one session; beyond it the session is closed as a slow reader.
+        pub outbox_bytes: usize = 4 * 1024 * 1024,
+        /// Bytes that may wait to be sent to all sessions of this instance; beyond it the session that asks for more is closed.
+        pub outbound_bytes: usize = 1024 * 1024 * 1024,
+        /// Bytes of a request's line and headers together.
+        pub header_bytes: usize = 16 * 1024,
+        /// Headers of one request.
+        pub headers: usize = 100,
+        /// Time from the first byte of a request to the end of its headers.
+        #[serde(with = "options::duration")]
+        pub header_timeout: Duration = Duration::from_secs(10),
+        /// Time from the end of a request's headers to the end of its body.
+        #[serde(with = "options::duration")]
+        pub body_timeout: Duration = Duration::from_secs(60),
+        /// Time that a connection may stay open between two requests; longer than nginx's `keepalive_timeout` for upstreams (60 s).
+        #[serde(with = "options::duration")]
+        pub keep_alive: Duration = Duration::from_secs(75),
+    }
+}

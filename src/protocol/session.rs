@@ -1,0 +1,1 @@
+//! The Engine.IO session: decides what happens next, and does none of it.

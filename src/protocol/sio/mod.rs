@@ -1,0 +1,1 @@
+//! Socket.IO 5 on the wire: packets, their attachments, and arguments.
