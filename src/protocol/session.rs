@@ -2,6 +2,7 @@
 
 use super::eio::{Message, Packet};
 use super::errors::CloseReason;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ const NOOP_INTERVAL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a session reaches its client now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TransportKind {
     /// HTTP long-polling.
     Polling,
