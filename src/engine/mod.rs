@@ -1,5 +1,9 @@
 //! Gives sessions a task, a clock and a transport.
 
+mod options;
+
+pub use options::Options;
+
 use crate::protocol::eio::{Encoded, Message};
 use crate::protocol::errors::CloseReason;
 use crate::protocol::sid::Sid;
@@ -8,7 +12,8 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 /// How a session reaches its client now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TransportKind {
     /// HTTP long-polling.
     Polling,
