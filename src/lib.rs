@@ -5,10 +5,15 @@
 //! - [`protocol`]: the protocols as arithmetic; no sockets, clocks or randomness.
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
+//! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
+//! - [`telemetry`] and [`shutdown`]: what a process needs besides.
 //! - [`options`] and [`metrics`] are leaves that every layer may use.
 
 pub mod engine;
+pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod options;
 pub mod protocol;
+pub mod shutdown;
+pub mod telemetry;
