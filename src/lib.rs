@@ -6,6 +6,7 @@
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
+//! - [`server`]: joins the layers.
 //! - [`telemetry`] and [`shutdown`]: what a process needs besides.
 //! - [`options`] and [`metrics`] are leaves that every layer may use.
 
@@ -15,5 +16,9 @@ pub mod hub;
 pub mod metrics;
 pub mod options;
 pub mod protocol;
+pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+
+pub use server::Server;
+pub use shutdown::Shutdown;

@@ -43,6 +43,17 @@ pub struct Listeners {
 }
 
 impl Listeners {
+    /// Binds one port of its own and nothing else.
+    ///
+    /// # Errors
+    /// The address is taken or refused.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn only(own: SocketAddr) -> Result<Self, ListenError> {
+        Ok(Self { http: Vec::new(), own: vec![Listener::tcp(own, Sharing::Exclusive)?] })
+    }
+
     /// Takes what systemd hands over under the names `http` and `ws`, and binds the rest.
     ///
     /// The shared port is bound with SO_REUSEPORT, so that siblings may join; the own port so that nobody may. All of it or nothing is bound.
@@ -372,6 +383,7 @@ impl Drop for SocketFile {
 mod tests {
     use super::*;
     use crate::engine::stream::Peer;
+    use std::io::IoSlice;
     use std::net::Ipv4Addr;
     use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
