@@ -6,9 +6,11 @@
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
-//! - [`telemetry`] and [`shutdown`]: what a process needs besides.
+//! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides.
 //! - [`options`] and [`metrics`] are leaves that every layer may use.
 
+pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod http;
 pub mod hub;

@@ -2,6 +2,7 @@
 
 pub mod client_address;
 pub mod listen;
+pub mod metrics;
 pub mod options;
 
 pub use listen::{Listener, Listeners, Peer, Stream};
