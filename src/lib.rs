@@ -6,10 +6,13 @@
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
-//! - [`server`]: joins the layers.
-//! - [`telemetry`] and [`shutdown`]: what a process needs besides.
+//! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
+//! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides; [`server`] joins the layers.
 //! - [`options`] and [`metrics`] are leaves that every layer may use.
 
+pub mod apps;
+pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod http;
 pub mod hub;

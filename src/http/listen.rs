@@ -285,17 +285,6 @@ pub enum ListenError {
     Inherit(#[source] io::Error),
 }
 
-impl ListenError {
-    /// The process's exit code, of those in `sysexits.h`.
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::UnknownName(_) | Self::NotListening(_) | Self::Inherit(_) => 64,
-            Self::Taken { .. } | Self::Answered(_) | Self::NoSocket(_) => 69,
-            Self::Refused { .. } | Self::Socket { .. } => 71,
-        }
-    }
-}
-
 /// Listening sockets from systemd, by their names.
 #[derive(Debug, Default)]
 struct Inherited {
@@ -407,7 +396,6 @@ mod tests {
             let address = held.address().expect("tcp");
             let error = Listener::tcp(address, second).expect_err("taken");
             assert_eq!(error.to_string(), format!("port {} on 127.0.0.1 is taken", address.port()));
-            assert_eq!(error.exit_code(), 69);
         }
     }
 

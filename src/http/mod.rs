@@ -6,6 +6,7 @@ pub mod connection;
 pub mod cors;
 pub mod engine;
 pub mod listen;
+pub mod metrics;
 pub mod options;
 pub mod own;
 
