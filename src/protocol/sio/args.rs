@@ -245,14 +245,16 @@ mod tests {
 
     #[test]
     fn bytes_are_also_read_from_text_and_numbers() -> Result<(), ArgsError> {
-        let args =
-            Args::from_raw(r#"["aé",[1,2],{"num":0,"_placeholder":true,"more":1},{"a":1},5]"#, vec![Bytes::from_static(b"x")])?;
+        let args = Args::from_raw(
+            r#"["aé",[1,2],{"num":0,"_placeholder":true,"more":1},{"a":1},5,{"_placeholder":false,"num":0}]"#,
+            vec![Bytes::from_static(b"x")],
+        )?;
         assert_eq!(args.get::<Bytes>(0)?, "aé");
         assert_eq!(args.get::<Bytes>(1)?, [1, 2][..]);
         assert_eq!(args.get::<Bytes>(2)?, "x");
         assert_eq!(args.get::<Option<Bytes>>(2)?, Some(Bytes::from_static(b"x")));
         assert_eq!(args.get::<Option<Bytes>>(9)?, None);
-        for index in [3, 4, 5] {
+        for index in [3, 4, 5, 6] {
             assert!(args.get::<Bytes>(index).is_err(), "{index}");
         }
         Ok(())
@@ -284,6 +286,42 @@ mod tests {
         assert_eq!(args.all::<Vec<Value>>()?, [json!("a"), json!(1), json!(2)]);
         assert_eq!(args.all::<Value>()?, json!(["a", 1, 2]));
         assert!(args.all::<(String, u8, u8, u8)>().is_err());
+        assert_eq!(args.all::<Option<(String,)>>()?, Some(("a".to_owned(),)));
+        Ok(())
+    }
+
+    #[test]
+    fn a_list_is_filled_up_to_the_length_that_is_asked_for() -> Result<(), ArgsError> {
+        /// Asks for two and takes what it gets.
+        #[derive(Debug, PartialEq)]
+        struct Greedy(Vec<Option<u8>>);
+
+        impl<'de> Deserialize<'de> for Greedy {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Greed;
+                impl<'de> serde::de::Visitor<'de> for Greed {
+                    type Value = Greedy;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("a list")
+                    }
+                    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Greedy, A::Error> {
+                        let mut taken = Vec::new();
+                        while let Some(element) = seq.next_element()? {
+                            assert!(taken.len() < 9, "there is no end");
+                            taken.push(element);
+                        }
+                        Ok(Greedy(taken))
+                    }
+                }
+                deserializer.deserialize_tuple(2, Greed)
+            }
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Wrapped((u8, Option<u8>));
+
+        assert_eq!(Args::new(&1)?.all::<Greedy>()?, Greedy(vec![Some(1), None]));
+        assert_eq!(Args::new(&(1, 2, 3))?.all::<Greedy>()?, Greedy(vec![Some(1), Some(2), Some(3)]));
+        assert_eq!(Args::new(&1)?.all::<Wrapped>()?, Wrapped((1, None)));
         Ok(())
     }
 
