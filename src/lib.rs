@@ -5,9 +5,13 @@
 //! - [`protocol`]: the protocols as arithmetic; no sockets, clocks or randomness.
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
+//! - [`http`]: listeners, and what is answered on them.
+//! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
 //! - [`options`] and [`metrics`] are leaves that every layer may use.
 
+pub mod apps;
 pub mod engine;
+pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod options;
