@@ -50,8 +50,11 @@ function log(text, kind) {
   }
   const item = element("li", undefined, kind);
   const now = new Date();
-  const time = element("time", now.toTimeString().slice(0, 8) + "." + String(now.getMilliseconds()).padStart(3, "0"));
+  const clock = now.toTimeString();
+  const time = element("time");
   time.dateTime = now.toISOString();
+  // The hour stands apart because a phone has no room for it.
+  time.append(element("span", clock.slice(0, 3)), `${clock.slice(3, 8)}.${String(now.getMilliseconds()).padStart(3, "0")}`);
   last = { text, times: 1, shown: element("p", text) };
   item.append(time, last.shown);
   append(part("log"), item, LOG_ENTRIES);
@@ -63,7 +66,7 @@ function step(name, to, text) {
   item.lastElementChild.textContent = text;
 }
 
-const milliseconds = (time) => `${time < 9.95 ? time.toFixed(1) : Math.round(time)} ms`;
+const milliseconds = (time) => `${time < 9.95 ? time.toFixed(1) : Math.round(time)}\u00a0ms`;
 
 /* The connection */
 
@@ -116,6 +119,7 @@ function follow(engine) {
     measure();
   });
   engine.once("upgradeError", (error) => {
+    if (engine.readyState !== "open") return;
     step("probe", "failed", "not answered");
     step("websocket", "waiting", "");
     log(`no upgrade, polling goes on: ${error.message}`, "bad");
@@ -174,6 +178,16 @@ function connect() {
   return socket;
 }
 
+function greeted(text) {
+  const told = /^connected to worker: (\d+)$/.exec(text)?.[1];
+  if (told === undefined) return;
+  part("instance").textContent = told;
+  if (instance === null) log(text);
+  else if (told === instance) log(`back on instance ${told}`, "good");
+  else log(`moved from instance ${instance} to ${told}`);
+  instance = told;
+}
+
 /* Round trips: `b:message` is answered by `s:message` with the namespace and the port */
 
 let pending = null;
@@ -186,7 +200,7 @@ function measure() {
   socket.emit("b:message", "page");
 }
 
-function arrived(text) {
+function answered(text) {
   const port = /: (\d+)$/.exec(text)?.[1];
   if (port) part("port").textContent = port;
   if (pending === null) return;
@@ -199,7 +213,8 @@ function arrived(text) {
 
 function draw() {
   const top = Math.max(...trips) * 1.1;
-  const point = (trip, at) => `${(at * 120) / (ROUND_TRIPS_SHOWN - 1)},${27 - (trip / top) * 26}`;
+  const last = Math.max(trips.length - 1, 11);
+  const point = (trip, at) => `${(at * 120) / last},${27 - (trip / top) * 26}`;
   const line = trips.length > 1 ? trips : [];
   $("spark").firstElementChild.setAttribute("points", line.map(point).join(" "));
 }
@@ -306,28 +321,26 @@ function chat() {
 
 /* Start */
 
-for (const link of document.querySelectorAll("[data-transport]")) {
-  if (link.dataset.transport === (transports.length === 1 ? transports[0] : "")) link.setAttribute("aria-current", "page");
+let socket;
+
+function start() {
+  for (const link of document.querySelectorAll("[data-transport]")) {
+    if (link.dataset.transport === (transports.length === 1 ? transports[0] : "")) link.setAttribute("aria-current", "page");
+  }
+  $("route").textContent = direct ? `The socket goes straight to port ${server.port}.` : "The socket goes through the proxy that this page came through.";
+  if (direct) part("port").textContent = server.port;
+  if (typeof io === "undefined") return log("the client script did not load; please reload the page", "bad");
+
+  socket = connect();
+  chat();
+  socket.on("data", greeted);
+  socket.on("s:message", answered);
+  $("drop").addEventListener("click", () => {
+    log("dropping the connection");
+    socket.io.engine?.close();
+  });
+  setInterval(measure, ROUND_TRIP_EVERY);
+  document.addEventListener("visibilitychange", measure);
 }
-$("route").textContent = direct ? `The socket goes straight to port ${server.port}.` : "The socket goes through the proxy that this page came through.";
-if (direct) part("port").textContent = server.port;
 
-const socket = connect();
-chat();
-
-socket.on("data", (text) => {
-  const told = /^connected to worker: (\d+)$/.exec(text)?.[1];
-  if (told === undefined) return;
-  part("instance").textContent = told;
-  if (instance === null) log(text);
-  else log(told === instance ? `back on instance ${told}` : `moved from instance ${instance} to ${told}`, told === instance ? "good" : "");
-  instance = told;
-});
-socket.on("s:message", arrived);
-
-$("drop").addEventListener("click", () => {
-  log("dropping the connection");
-  socket.io.engine?.close();
-});
-setInterval(measure, ROUND_TRIP_EVERY);
-document.addEventListener("visibilitychange", measure);
+start();
