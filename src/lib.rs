@@ -5,8 +5,9 @@
 //! - [`protocol`]: the protocols as arithmetic; no sockets, clocks or randomness.
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
-//! - [`http`]: listeners, and what is answered on them.
+//! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
 //! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
+//! - [`telemetry`] and [`shutdown`]: what a process needs besides.
 //! - [`options`] and [`metrics`] are leaves that every layer may use.
 
 pub mod apps;
@@ -16,3 +17,5 @@ pub mod hub;
 pub mod metrics;
 pub mod options;
 pub mod protocol;
+pub mod shutdown;
+pub mod telemetry;

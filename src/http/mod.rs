@@ -1,3 +1,9 @@
-//! HTTP: what one asks for over it, and what one gets.
+//! HTTP: the listeners, Engine.IO over HTTP, and what the shared port answers.
 
+pub mod client_address;
 pub mod client_script;
+pub mod listen;
+pub mod options;
+
+pub use crate::engine::stream::{Peer, Stream};
+pub use listen::{Listener, Listeners};
