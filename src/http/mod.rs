@@ -1,6 +1,7 @@
 //! HTTP: the listeners, Engine.IO over HTTP, and what the shared port answers.
 
 pub mod client_address;
+pub mod client_script;
 pub mod compression;
 pub mod connection;
 pub mod cors;
