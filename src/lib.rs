@@ -7,7 +7,7 @@
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
 //! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides.
-//! - [`options`] and [`metrics`] are leaves that every layer may use.
+//! - [`mod@options`] and [`metrics`] are leaves that every layer may use.
 
 pub mod cli;
 pub mod config;

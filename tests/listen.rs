@@ -109,6 +109,23 @@ fn an_inherited_socket_of_an_unknown_name_is_an_error() {
     assert!(log.contains("a socket named `stickyport@0.socket`; FileDescriptorName= must be `http` or `ws`"), "{log}");
 }
 
+#[test]
+fn without_descriptors_clients_wait_and_the_log_says_so_once() {
+    let place = Place::new("descriptors");
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"ulimit -n 48; exec "$@""#, "sh", env!("CARGO_BIN_EXE_stickyport")]).args(place.arguments(0));
+    let mut instance = Instance::start(&mut command);
+    let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(place.own(0)).expect("the kernel takes it")).collect();
+    instance.wait_for_log("cannot accept, clients wait");
+    drop(clients);
+    for _ in 0..8 {
+        assert_eq!(get(place.own(0), "/healthz"), OK);
+    }
+    let (status, log) = instance.stop();
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.contains("cannot accept"), "{log}");
+}
+
 /// Hands over two sockets as systemd does: descriptors 3 and 4, with their names and the process's own id in the environment.
 fn inheriting(place: &Place, first: &TcpListener, second: &TcpListener, names: &str) -> Inheriting {
     let script = r#"exec 3<&0 4>&1 0</dev/null 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 exec "$@""#;

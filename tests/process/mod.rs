@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -97,6 +97,7 @@ fn free_ports(count: u16) -> u16 {
 /// A process that serves; killed when dropped.
 pub struct Instance {
     child: Child,
+    log: BufReader<ChildStderr>,
     /// The line that it printed when its ports were bound.
     pub url: String,
 }
@@ -107,7 +108,8 @@ impl Instance {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let mut url = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("a line");
-        let mut instance = Self { child, url: url.trim_end().to_owned() };
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut instance = Self { child, log, url: url.trim_end().to_owned() };
         assert!(!instance.url.is_empty(), "it does not listen: {}", instance.end().1);
         instance
     }
@@ -117,10 +119,19 @@ impl Instance {
         assert!(status.success());
     }
 
-    /// Waits for its end: how, and what it logged.
+    /// Waits until it logs this.
+    pub fn wait_for_log(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(self.log.read_line(&mut line).expect("UTF-8") > 0, "it ended without: {text}");
+        }
+    }
+
+    /// Waits for its end: how, and what it logged that nobody has waited for.
     pub fn end(&mut self) -> (ExitStatus, String) {
         let mut log = String::new();
-        self.child.stderr.take().expect("piped").read_to_string(&mut log).expect("UTF-8");
+        self.log.read_to_string(&mut log).expect("UTF-8");
         (self.child.wait().expect("waited"), log)
     }
 
