@@ -6,9 +6,11 @@
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
-//! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides.
+//! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
+//! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides; [`server`] joins the layers.
 //! - [`mod@options`] and [`metrics`] are leaves that every layer may use.
 
+pub mod apps;
 pub mod cli;
 pub mod config;
 pub mod engine;
@@ -17,5 +19,9 @@ pub mod hub;
 pub mod metrics;
 pub mod options;
 pub mod protocol;
+pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+
+pub use server::Server;
+pub use shutdown::Shutdown;

@@ -1,21 +1,19 @@
 //! Listening sockets: inherited from systemd or bound here, over TCP and unix, and the connections that they accept.
 
+use crate::engine::stream::Stream;
 use crate::metrics::Metrics;
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::fmt;
 use std::fs;
-use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self};
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 
 /// Connections that wait in the kernel; it lowers this to its own `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -45,6 +43,17 @@ pub struct Listeners {
 }
 
 impl Listeners {
+    /// Binds one port of its own and nothing else.
+    ///
+    /// # Errors
+    /// The address is taken or refused.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn only(own: SocketAddr) -> Result<Self, ListenError> {
+        Ok(Self { http: Vec::new(), own: vec![Listener::tcp(own, Sharing::Exclusive)?] })
+    }
+
     /// Takes what systemd hands over under the names `http` and `ws`, and binds the rest.
     ///
     /// The shared port is bound with SO_REUSEPORT, so that siblings may join; the own port so that nobody may. All of it or nothing is bound.
@@ -359,146 +368,15 @@ impl Drop for SocketFile {
     }
 }
 
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// Somebody at this address; an IPv4 address is written as one, also when it came over IPv6.
-    Tcp(SocketAddr),
-    /// A process on this host.
-    Unix,
-}
-
-impl Peer {
-    /// The address, if there is one.
-    pub const fn ip(&self) -> Option<IpAddr> {
-        match self {
-            Self::Tcp(address) => Some(address.ip().to_canonical()),
-            Self::Unix => None,
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
-
-/// An accepted connection; TCP comes with TCP_NODELAY.
-#[derive(Debug)]
-pub enum Stream {
-    /// Over TCP, with the peer's address.
-    Tcp(TcpStream, SocketAddr),
-    /// Over a unix socket.
-    Unix(UnixStream),
-}
-
-macro_rules! either {
-    ($self:expr, $stream:ident => $call:expr) => {
-        match $self {
-            Stream::Tcp($stream, _) => $call,
-            Stream::Unix($stream) => $call,
-        }
-    };
-}
-
-impl Stream {
-    /// Who is at the other end.
-    pub const fn peer(&self) -> Peer {
-        match self {
-            Self::Tcp(_, address) => Peer::Tcp(*address),
-            Self::Unix(_) => Peer::Unix,
-        }
-    }
-
-    /// Reads what is there.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing is; otherwise the connection is broken.
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_read(buffer))
-    }
-
-    /// Writes what the kernel takes now.
-    ///
-    /// # Errors
-    /// `WouldBlock` when it takes nothing; otherwise the connection is broken.
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_write(bytes))
-    }
-
-    /// Writes what the kernel takes now of several pieces.
-    ///
-    /// # Errors
-    /// As [`Stream::try_write`].
-    pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        either!(self, stream => stream.try_write_vectored(pieces))
-    }
-
-    /// Waits until [`Stream::try_read`] is worth trying.
-    ///
-    /// # Errors
-    /// The runtime is going down.
-    pub async fn readable(&self) -> io::Result<()> {
-        either!(self, stream => stream.readable().await)
-    }
-
-    /// Waits until [`Stream::try_write`] is worth trying.
-    ///
-    /// # Errors
-    /// The runtime is going down.
-    pub async fn writable(&self) -> io::Result<()> {
-        either!(self, stream => stream.writable().await)
-    }
-
-    /// [`Stream::readable`] for a hand-written future; only the last caller is woken.
-    pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read_ready(context))
-    }
-
-    /// [`Stream::writable`] for a hand-written future; only the last caller is woken.
-    pub fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_write_ready(context))
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_read(context, buffer))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_write(context, bytes))
-    }
-
-    fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(context, pieces))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_flush(context))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(context))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::stream::Peer;
+    use std::io::IoSlice;
     use std::net::Ipv4Addr;
     use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::{TcpStream, UnixStream};
 
     #[tokio::test]
     async fn siblings_share_a_port() {
