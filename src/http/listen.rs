@@ -420,6 +420,13 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_want_of_descriptors_is_said_once_and_not_with_every_try() {
+        let listener = Listener::tcp(anywhere(), Sharing::Exclusive).expect("a free port");
+        assert!(listener.is_news());
+        assert!(!listener.is_news());
+    }
+
+    #[tokio::test]
     async fn bytes_pass_over_tcp_and_unix() {
         let folder = Folder::new("bytes");
         let tcp = Listener::tcp(anywhere(), Sharing::Exclusive).expect("a free port");
