@@ -16,7 +16,8 @@ async fn the_server_pings_and_a_client_that_answers_stays() {
         assert_eq!(socket.text().await, "2");
         socket.send("3").await;
     }
-    let (_, query) = server.poller().await;
+    assert!(session.is_open());
+    let (session, query) = server.poller().await;
     for _ in 0..3 {
         assert_eq!(server.get(&query).await.text(), "2");
         assert_eq!(server.post(&query, "3").await.text(), "ok");
