@@ -61,6 +61,7 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
     let page = page::router(config.instance.into(), config.node(), own_port, config.http.trusted_proxies.clone());
     let page_port = listeners.http_address().map(|address| address.port());
     Server::new(engine)
+        .instance(config.instance)
         .cors(config.cors)
         .trusted_proxies(config.http.trusted_proxies)
         .metrics_allow(config.metrics.allow)

@@ -294,6 +294,7 @@ struct Inherited {
 
 impl Inherited {
     /// Takes them; whoever comes second gets none, because a descriptor has one owner.
+    #[expect(unsafe_code, reason = "a number becomes a descriptor with an owner")]
     fn take() -> Result<Self, ListenError> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         if TAKEN.swap(true, SeqCst) {

@@ -1,6 +1,7 @@
 //! What the two ports answer beside Engine.IO: health, metrics, the client script.
 
 use super::client_address::Networks;
+use super::metrics::{self, Page};
 use super::{Answer, EngineIo, client_script, plain};
 use crate::engine::stream::Peer;
 use axum::Router;
@@ -13,25 +14,18 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use std::sync::Arc;
 
-/// What `/metrics` tells of the process.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// The instance on its host.
-    pub instance: u16,
-}
-
 /// The routes of an instance's own port and of its unix socket.
 #[derive(Debug)]
 pub struct Routes {
     engine_io: Arc<EngineIo>,
-    _metrics_allow: Networks,
-    _facts: Facts,
+    metrics: Page,
+    metrics_allow: Networks,
 }
 
 impl Routes {
     /// The routes round these sessions.
-    pub fn new(engine_io: Arc<EngineIo>, metrics_allow: Networks, facts: Facts) -> Self {
-        Self { engine_io, _metrics_allow: metrics_allow, _facts: facts }
+    pub fn new(engine_io: Arc<EngineIo>, metrics: Page, metrics_allow: Networks) -> Self {
+        Self { engine_io, metrics, metrics_allow }
     }
 
     /// Answers one request.
@@ -46,6 +40,12 @@ impl Routes {
         match path {
             "/healthz" => health(StatusCode::OK, "ok"),
             "/readyz" => readiness(&self.engine_io),
+            "/metrics" if metrics::is_allowed(&peer, request.headers(), &self.metrics_allow) => {
+                let mut answer = plain(StatusCode::OK, Bytes::from(self.metrics.render()));
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                answer
+            }
+            // To everybody else there is no such page.
             _ => plain(StatusCode::NOT_FOUND, Bytes::new()),
         }
     }
