@@ -1,5 +1,6 @@
 //! The process, in the order in which it comes up: command line, configuration, logs, runtime, signals, ports, service.
 
+use sd_notify::NotifyState;
 use std::process::ExitCode;
 use std::sync::Arc;
 use stickyport::apps::page;
@@ -8,7 +9,7 @@ use stickyport::config::{Config, Loaded};
 use stickyport::engine::Engine;
 use stickyport::http::Listeners;
 use stickyport::metrics::Metrics;
-use stickyport::shutdown::{Shutdown, Signals};
+use stickyport::shutdown::{Phase, Shutdown, Signals};
 use stickyport::{Server, telemetry};
 
 fn main() -> ExitCode {
@@ -59,6 +60,14 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
         .node(config.node())
         .build(unreachable!());
     let page = page::router(config.instance.into(), config.node(), own_port, config.http.trusted_proxies.clone());
+    notify(&[NotifyState::Ready]);
+    tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.reached(Phase::Stopping).await;
+            notify(&[NotifyState::Stopping]);
+        }
+    });
     let page_port = listeners.http_address().map(|address| address.port());
     Server::new(engine)
         .instance(config.instance)
@@ -72,4 +81,11 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
         .await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells systemd, if it has asked to be told.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot tell systemd how far we are");
+    }
 }

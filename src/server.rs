@@ -229,10 +229,23 @@ impl Port {
     async fn accept(self, listener: Listener, shutdown: Shutdown, until: Phase, routes: impl Serve) {
         loop {
             let stream = tokio::select! {
-                () = shutdown.reached(until) => return,
+                biased;
+                () = shutdown.reached(until) => break,
                 stream = listener.accept(self.engine.metrics()) => stream,
             };
-            self.connections.spawn(routes.clone().serve(stream, Arc::clone(&self.engine), self.finish.clone()));
+            self.take(stream, &routes);
         }
+        // A socket of our own takes whoever waits in it down with it, so they are let in first.
+        while !listener.is_inherited() {
+            tokio::select! {
+                biased;
+                stream = listener.accept(self.engine.metrics()) => self.take(stream, &routes),
+                () = std::future::ready(()) => break,
+            }
+        }
+    }
+
+    fn take(&self, stream: Stream, routes: &impl Serve) {
+        self.connections.spawn(routes.clone().serve(stream, Arc::clone(&self.engine), self.finish.clone()));
     }
 }
