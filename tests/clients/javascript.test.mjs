@@ -4,31 +4,13 @@ import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { Socket as EngineSocket } from "engine.io-client";
 import { io } from "socket.io-client";
-import { Nginx } from "./lib/nginx.mjs";
-import { Example, Instance, freePorts, scratch } from "./lib/servers.mjs";
+import { startApplications } from "./lib/applications.mjs";
 import { event, until } from "./lib/waiting.mjs";
 
 const TRANSPORTS = { polling: ["polling"], websocket: ["websocket"], upgrade: ["polling", "websocket"] };
 
-const folder = scratch();
-const servers = {};
-const urls = { direct: {}, nginx: {} };
-
-after(() => Promise.all(Object.values(servers).map((server) => server.stop())));
-const first = await freePorts(6);
-servers.conformance = new Example(folder, "conformance", first);
-servers.features = new Example(folder, "features", first + 1);
-servers.echo = new Example(folder, "echo", first + 2);
-// One of its own for the restart: for seconds after one, nginx takes the only instance of its pool for dead.
-servers.restarted = new Example(folder, "conformance", first + 4);
-servers.demo = new Instance(folder, 0, { basePort: first + 3, web: first + 5 });
-for (const [name, server] of Object.entries(servers)) {
-  await server.start();
-  urls.direct[name] = server.url;
-  const nginx = await new Nginx(scratch(), { ports: [server.port], web: first + 5 }).start();
-  servers[`nginx before ${name}`] = nginx;
-  urls.nginx[name] = nginx.url;
-}
+const { servers, urls, stop } = await startApplications();
+after(stop);
 
 for (const way of ["direct", "nginx"]) {
   for (const [name, transports] of Object.entries(TRANSPORTS)) {
