@@ -222,6 +222,8 @@ function draw() {
 /* Chat */
 
 const people = new Map();
+// Members whom the server counted and did not name.
+let unnamed = 0;
 const form = $("say");
 
 function recall() {
@@ -244,8 +246,10 @@ async function join() {
     const room = await socket.timeout(10000).emitWithAck("chat:join", { name });
     if (room.error) return hint(room.error);
     people.clear();
-    for (const person of room.people) people.set(person.id, person.name);
     people.set(socket.id, room.name);
+    for (const person of room.people) people.set(person.id, person.name);
+    unnamed = Math.max(0, room.total - people.size);
+    hint("");
     form.elements.name.value = room.name;
     gather();
   } catch {
@@ -272,9 +276,10 @@ function gather() {
   const mine = socket.id;
   const names = [...people].sort(([a, x], [b, y]) => (b === mine) - (a === mine) || x.localeCompare(y));
   const shown = names.slice(0, PEOPLE).map(([id, name]) => element("li", name, id === mine ? "me" : ""));
-  if (names.length > PEOPLE) shown.push(element("li", `and ${names.length - PEOPLE} more`));
+  const total = people.size + unnamed;
+  if (total > shown.length) shown.push(element("li", `and ${total - shown.length} more`));
   part("room-list").replaceChildren(...shown);
-  part("room-count").textContent = people.size;
+  part("room-count").textContent = total;
 }
 
 function note(text) {
@@ -299,16 +304,15 @@ function chat() {
     if (socket.connected) join();
   });
 
-  socket.on("chat:joined", ({ id, name }) => {
-    const before = people.get(id);
+  socket.on("chat:joined", ({ id, name, was }) => {
+    if (was === null) note(`${name} came`);
+    else if (was !== name) note(`${was} is now ${name}`);
+    if (was !== null && !people.has(id)) unnamed = Math.max(0, unnamed - 1);
     people.set(id, name);
-    if (before === undefined) note(`${name} came`);
-    else if (before !== name) note(`${before} is now ${name}`);
     gather();
   });
-  socket.on("chat:left", ({ id }) => {
-    const name = people.get(id);
-    if (!people.delete(id)) return;
+  socket.on("chat:left", ({ id, name }) => {
+    if (!people.delete(id)) unnamed = Math.max(0, unnamed - 1);
     note(`${name} left`);
     gather();
   });
