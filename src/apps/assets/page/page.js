@@ -169,7 +169,11 @@ function connect() {
     clearTimeout(retry);
     const wait = Math.min(1000 * 2 ** retries, 30000) * (0.5 + Math.random());
     retries += 1;
-    retry = setTimeout(() => socket.connect(), wait);
+    retry = setTimeout(() => {
+      begin();
+      log("connecting again, on our own");
+      socket.connect();
+    }, wait);
   }
 
   begin();
@@ -213,8 +217,8 @@ function answered(text) {
 
 function draw() {
   const top = Math.max(...trips) * 1.1;
-  const last = Math.max(trips.length - 1, 11);
-  const point = (trip, at) => `${(at * 120) / last},${27 - (trip / top) * 26}`;
+  const steps = Math.max(trips.length - 1, 11);
+  const point = (trip, at) => `${(at * 120) / steps},${27 - (trip / top) * 26}`;
   const line = trips.length > 1 ? trips : [];
   $("spark").firstElementChild.setAttribute("points", line.map(point).join(" "));
 }
