@@ -7,15 +7,21 @@
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
 //! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
-//! - [`telemetry`] and [`shutdown`]: what a process needs besides.
+//! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides; [`server`] joins the layers.
 //! - [`options`] and [`metrics`] are leaves that every layer may use.
 
 pub mod apps;
+pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod options;
 pub mod protocol;
+pub mod server;
 pub mod shutdown;
 pub mod telemetry;
+
+pub use server::Server;
+pub use shutdown::Shutdown;

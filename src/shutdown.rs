@@ -33,6 +33,19 @@ impl Shutdown {
         Self::default()
     }
 
+    /// A process that goes when it is signalled: see [`Signals`].
+    ///
+    /// # Errors
+    /// The operating system refuses to tell of signals.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn on_signals() -> io::Result<Self> {
+        let shutdown = Self::new();
+        tokio::spawn(Signals::catch()?.drive(shutdown.clone()));
+        Ok(shutdown)
+    }
+
     /// The phase now.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()

@@ -6,7 +6,7 @@ use super::transport::polling::Requests;
 use super::transport::websocket::WebSocket;
 use super::{Connection, Engine, Handshake, SendError};
 use crate::metrics::Metrics;
-use crate::protocol::eio::{Encoded, Packet};
+use crate::protocol::eio::{Encoded, Message, Packet};
 use crate::protocol::errors::CloseReason;
 use crate::protocol::limits::Limits;
 use crate::protocol::session::{Output, Session as Machine, TransportKind};
@@ -120,6 +120,14 @@ impl Session {
         self.push(&mut state, packets)?;
         self.metrics().messages_sent.add(packets.len() as u64);
         Ok(())
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub fn send_message(&self, message: &Message) -> Result<(), SendError> {
+        self.send(&[Encoded::message(message)])
     }
 
     /// Sends if nothing has to wait for it; `false` says that the packets were dropped.

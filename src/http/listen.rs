@@ -43,6 +43,17 @@ pub struct Listeners {
 }
 
 impl Listeners {
+    /// Binds one port of its own and nothing else.
+    ///
+    /// # Errors
+    /// The address is taken or refused.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn only(own: SocketAddr) -> Result<Self, ListenError> {
+        Ok(Self { http: Vec::new(), own: vec![Listener::tcp(own, Sharing::Exclusive)?] })
+    }
+
     /// Takes what systemd hands over under the names `http` and `ws`, and binds the rest.
     ///
     /// The shared port is bound with SO_REUSEPORT, so that siblings may join; the own port so that nobody may. All of it or nothing is bound.
@@ -274,17 +285,6 @@ pub enum ListenError {
     Inherit(#[source] io::Error),
 }
 
-impl ListenError {
-    /// The process's exit code, of those in `sysexits.h`.
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::UnknownName(_) | Self::NotListening(_) | Self::Inherit(_) => 64,
-            Self::Taken { .. } | Self::Answered(_) | Self::NoSocket(_) => 69,
-            Self::Refused { .. } | Self::Socket { .. } => 71,
-        }
-    }
-}
-
 /// Listening sockets from systemd, by their names.
 #[derive(Debug, Default)]
 struct Inherited {
@@ -372,6 +372,7 @@ impl Drop for SocketFile {
 mod tests {
     use super::*;
     use crate::engine::stream::Peer;
+    use std::io::IoSlice;
     use std::net::Ipv4Addr;
     use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
     use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -395,7 +396,6 @@ mod tests {
             let address = held.address().expect("tcp");
             let error = Listener::tcp(address, second).expect_err("taken");
             assert_eq!(error.to_string(), format!("port {} on 127.0.0.1 is taken", address.port()));
-            assert_eq!(error.exit_code(), 69);
         }
     }
 

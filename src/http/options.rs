@@ -31,6 +31,8 @@ options! {
         pub origins: Vec<String> = Vec::new(),
         /// Whether those pages may send cookies; browsers refuse that together with `"*"`.
         pub credentials: bool = false,
+        /// Whether requests of pages from other origins are refused with 403, WebSockets included, which CORS alone does not cover.
+        pub enforce: bool = false,
     }
 }
 
