@@ -169,7 +169,11 @@ function connect() {
     clearTimeout(retry);
     const wait = Math.min(1000 * 2 ** retries, 30000) * (0.5 + Math.random());
     retries += 1;
-    retry = setTimeout(() => socket.connect(), wait);
+    retry = setTimeout(() => {
+      begin();
+      log("connecting again, on our own");
+      socket.connect();
+    }, wait);
   }
 
   begin();
@@ -213,8 +217,8 @@ function answered(text) {
 
 function draw() {
   const top = Math.max(...trips) * 1.1;
-  const last = Math.max(trips.length - 1, 11);
-  const point = (trip, at) => `${(at * 120) / last},${27 - (trip / top) * 26}`;
+  const steps = Math.max(trips.length - 1, 11);
+  const point = (trip, at) => `${(at * 120) / steps},${27 - (trip / top) * 26}`;
   const line = trips.length > 1 ? trips : [];
   $("spark").firstElementChild.setAttribute("points", line.map(point).join(" "));
 }
@@ -222,6 +226,8 @@ function draw() {
 /* Chat */
 
 const people = new Map();
+// Members whom the server counted and did not name.
+let unnamed = 0;
 const form = $("say");
 
 function recall() {
@@ -244,8 +250,10 @@ async function join() {
     const room = await socket.timeout(10000).emitWithAck("chat:join", { name });
     if (room.error) return hint(room.error);
     people.clear();
-    for (const person of room.people) people.set(person.id, person.name);
     people.set(socket.id, room.name);
+    for (const person of room.people) people.set(person.id, person.name);
+    unnamed = Math.max(0, room.total - people.size);
+    hint("");
     form.elements.name.value = room.name;
     gather();
   } catch {
@@ -272,9 +280,10 @@ function gather() {
   const mine = socket.id;
   const names = [...people].sort(([a, x], [b, y]) => (b === mine) - (a === mine) || x.localeCompare(y));
   const shown = names.slice(0, PEOPLE).map(([id, name]) => element("li", name, id === mine ? "me" : ""));
-  if (names.length > PEOPLE) shown.push(element("li", `and ${names.length - PEOPLE} more`));
+  const total = people.size + unnamed;
+  if (total > shown.length) shown.push(element("li", `and ${total - shown.length} more`));
   part("room-list").replaceChildren(...shown);
-  part("room-count").textContent = people.size;
+  part("room-count").textContent = total;
 }
 
 function note(text) {
@@ -299,16 +308,15 @@ function chat() {
     if (socket.connected) join();
   });
 
-  socket.on("chat:joined", ({ id, name }) => {
-    const before = people.get(id);
+  socket.on("chat:joined", ({ id, name, was }) => {
+    if (was === null) note(`${name} came`);
+    else if (was !== name) note(`${was} is now ${name}`);
+    if (was !== null && !people.has(id)) unnamed = Math.max(0, unnamed - 1);
     people.set(id, name);
-    if (before === undefined) note(`${name} came`);
-    else if (before !== name) note(`${before} is now ${name}`);
     gather();
   });
-  socket.on("chat:left", ({ id }) => {
-    const name = people.get(id);
-    if (!people.delete(id)) return;
+  socket.on("chat:left", ({ id, name }) => {
+    if (!people.delete(id)) unnamed = Math.max(0, unnamed - 1);
     note(`${name} left`);
     gather();
   });
