@@ -102,7 +102,7 @@ impl Violation {
     }
 }
 
-impl<S: Clone> Client<S> {
+impl<S: Clone + PartialEq> Client<S> {
     /// A client that is in no namespace, and has to be in one by `connect_by`.
     pub const fn new(max_attachments: usize, max_namespaces: usize, connect_by: Instant) -> Self {
         Self {
@@ -187,14 +187,18 @@ impl<S: Clone> Client<S> {
 
     fn finish(&mut self, attempt: &Attempt) -> bool {
         self.attempts -= 1;
-        self.places
-            .iter()
-            .any(|(name, place)| *name == attempt.namespace && matches!(place, Place::Connecting(number) if *number == attempt.number))
+        self.places.iter().any(|(name, place)| {
+            *name == attempt.namespace && matches!(place, Place::Connecting(number) if *number == attempt.number)
+        })
     }
 
     /// The server sends the client out of a namespace; what the client has sent there meanwhile means nothing.
-    pub fn leave(&mut self, namespace: &str) {
-        let Some(at) = self.places.iter().position(|(name, _)| name == namespace) else { return };
+    ///
+    /// `false` says that the client is not there as this socket.
+    pub fn leave(&mut self, namespace: &str, socket: &S) -> bool {
+        let is_it =
+            |(name, place): &(ByteString, Place<S>)| name == namespace && matches!(place, Place::Joined(own) if own == socket);
+        let Some(at) = self.places.iter().position(is_it) else { return false };
         let (name, _) = self.places.remove(at);
         self.places.push((name, Place::Left));
         let is_left = |(_, place): &(ByteString, Place<S>)| matches!(place, Place::Left);
@@ -203,6 +207,7 @@ impl<S: Clone> Client<S> {
         {
             self.places.remove(oldest);
         }
+        true
     }
 
     /// The session is over: takes out everything that the client was in, in the order in which it came.
@@ -307,10 +312,11 @@ mod tests {
     #[test]
     fn what_was_sent_before_the_client_knew_that_it_is_out_means_nothing() {
         let mut client = joined();
-        client.leave("/");
+        assert!(client.leave("/", &7));
         assert_eq!(say(&mut client, r#"2["late"]"#), "");
         let (_, _, attempt) = connect(&mut client, "0");
         assert!(client.join(attempt, 8));
+        assert!(!client.leave("/", &7));
         assert_eq!(say(&mut client, r#"2["hi"]"#), "event 8 hi [] ");
     }
 
@@ -325,8 +331,8 @@ mod tests {
         assert!(client.refuse(second));
         let (_, _, third) = connect(&mut client, "0/c");
         assert!(client.join(third, 3));
-        client.leave("/a");
-        client.leave("/c");
+        assert!(client.leave("/a", &1));
+        assert!(client.leave("/c", &3));
         assert_eq!(client.joined().count(), 0);
         connect(&mut client, "0/d");
     }
@@ -337,7 +343,7 @@ mod tests {
         for number in 0..1000 {
             let (namespace, _, attempt) = connect(&mut client, &format!("0/{number}"));
             assert!(client.join(attempt, number));
-            client.leave(&namespace);
+            assert!(client.leave(&namespace, &number));
         }
         assert!(client.places.len() <= 2);
     }
@@ -352,7 +358,7 @@ mod tests {
         assert!(!late.handle_timeout(now + SECOND));
         let mut in_time = joined();
         assert_eq!(in_time.poll_deadline(), None);
-        in_time.leave("/");
+        assert!(in_time.leave("/", &7));
         assert!(!in_time.handle_timeout(now + 100 * SECOND));
     }
 
