@@ -169,6 +169,7 @@ fn summary(config: &Config) -> String {
     )
 }
 
+#[expect(clippy::print_stderr, reason = "logging is not up before the configuration is read")]
 fn complain(what: &str) {
     eprintln!("stickyport: {what}");
 }

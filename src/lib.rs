@@ -8,7 +8,7 @@
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
 //! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
 //! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides; [`server`] joins the layers.
-//! - [`options`] and [`metrics`] are leaves that every layer may use.
+//! - [`mod@options`] and [`metrics`] are leaves that every layer may use.
 
 pub mod apps;
 pub mod cli;

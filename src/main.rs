@@ -1,19 +1,16 @@
 //! The process, in the order in which it comes up: command line, configuration, logs, runtime, signals, ports, service.
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
+use sd_notify::NotifyState;
 use std::process::ExitCode;
 use std::sync::Arc;
+use stickyport::apps::page;
 use stickyport::cli::{self, Exit};
 use stickyport::config::{Config, Loaded};
-use stickyport::http::{Listener, Listeners};
+use stickyport::engine::Engine;
+use stickyport::http::Listeners;
 use stickyport::metrics::Metrics;
 use stickyport::shutdown::{Phase, Shutdown, Signals};
-use stickyport::telemetry;
+use stickyport::{Server, telemetry};
 
 fn main() -> ExitCode {
     let Loaded { config, unknown_variables } = match cli::start(std::env::args_os()) {
@@ -55,33 +52,40 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
     }
 
     let metrics = Arc::new(Metrics::default());
-    let accepting: Vec<_> = listeners
-        .http
-        .into_iter()
-        .chain(listeners.own)
-        .map(|listener| tokio::spawn(accept(listener, metrics.clone(), shutdown.clone())))
-        .collect();
-    for task in accepting {
-        task.await.map_err(|error| (Exit::System, error.to_string()))?;
-    }
+    let own_port = listeners.own_port().unwrap_or_default();
+    let engine = Engine::builder()
+        .options(config.engine.clone())
+        .limits(config.limits.clone())
+        .metrics(metrics)
+        .node(config.node())
+        .build(unreachable!());
+    let page = page::router(config.instance.into(), config.node(), own_port, config.http.trusted_proxies.clone());
+    notify(&[NotifyState::Ready]);
+    tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.reached(Phase::Stopping).await;
+            notify(&[NotifyState::Stopping]);
+        }
+    });
+    let page_port = listeners.http_address().map(|address| address.port());
+    Server::new(engine)
+        .instance(config.instance)
+        .cors(config.cors)
+        .trusted_proxies(config.http.trusted_proxies)
+        .metrics_allow(config.metrics.allow)
+        .application(page, page_port)
+        .restart_window(config.restart_window)
+        .drain_timeout(config.drain_timeout)
+        .run(listeners, &shutdown)
+        .await;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn accept(listener: Listener, metrics: Arc<Metrics>, shutdown: Shutdown) {
-    loop {
-        let stream = tokio::select! {
-            stream = listener.accept(&metrics) => stream,
-            () = shutdown.reached(Phase::Stopping) => return,
-        };
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)));
+/// Tells systemd, if it has asked to be told.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot tell systemd how far we are");
     }
-}
-
-async fn answer(request: Request<hyper::body::Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let mut response = Response::new(Full::from("ok\n"));
-    if request.uri().path() != "/healthz" {
-        *response.status_mut() = StatusCode::NOT_FOUND;
-    }
-    Ok(response)
 }

@@ -4,6 +4,7 @@ use crate::engine::Engine;
 use crate::engine::stream::Stream;
 use crate::http::client_address::Networks;
 use crate::http::cors::Cors;
+use crate::http::metrics::Page;
 use crate::http::options::{Cors as CorsOptions, Http as HttpOptions, Metrics as MetricsOptions};
 use crate::http::{EngineIo, Listener, Listeners, connection, own};
 use crate::shutdown::{Phase, Shutdown};
@@ -11,7 +12,7 @@ use axum::Router;
 use http::Request;
 use hyper::body::Incoming;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,7 +60,7 @@ pub struct Server {
     page_port: Option<u16>,
     trusted_proxies: Networks,
     metrics_allow: Networks,
-    facts: own::Facts,
+    instance: u16,
     application: Router,
     restart_window: Duration,
     drain_timeout: Duration,
@@ -74,7 +75,7 @@ impl Server {
             page_port: None,
             trusted_proxies: HttpOptions::default().trusted_proxies,
             metrics_allow: MetricsOptions::default().allow,
-            facts: own::Facts::default(),
+            instance: 0,
             application: Router::new(),
             restart_window: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(30),
@@ -102,10 +103,10 @@ impl Server {
         self
     }
 
-    /// Sets what `/metrics` tells of this process.
+    /// Sets which instance of its host this is, which `/metrics` tells.
     #[must_use]
-    pub fn facts(mut self, facts: own::Facts) -> Self {
-        self.facts = facts;
+    pub fn instance(mut self, instance: u16) -> Self {
+        self.instance = instance;
         self
     }
 
@@ -135,7 +136,8 @@ impl Server {
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) {
         let cors = Cors::new(self.cors, self.page_port);
         let engine_io = Arc::new(EngineIo::new(Arc::clone(&self.engine), cors, self.trusted_proxies));
-        let own = Arc::new(own::Routes::new(Arc::clone(&engine_io), self.metrics_allow, self.facts));
+        let metrics = Page::new(Arc::clone(self.engine.metrics()), self.instance, self.engine.node(), SystemTime::now());
+        let own = Arc::new(own::Routes::new(Arc::clone(&engine_io), metrics, self.metrics_allow));
         let shared = own::shared(&engine_io, self.application);
         let connections = TaskTracker::new();
         let finish_shared = CancellationToken::new();
@@ -227,10 +229,23 @@ impl Port {
     async fn accept(self, listener: Listener, shutdown: Shutdown, until: Phase, routes: impl Serve) {
         loop {
             let stream = tokio::select! {
-                () = shutdown.reached(until) => return,
+                biased;
+                () = shutdown.reached(until) => break,
                 stream = listener.accept(self.engine.metrics()) => stream,
             };
-            self.connections.spawn(routes.clone().serve(stream, Arc::clone(&self.engine), self.finish.clone()));
+            self.take(stream, &routes);
         }
+        // A socket of our own takes whoever waits in it down with it, so they are let in first.
+        while !listener.is_inherited() {
+            tokio::select! {
+                biased;
+                stream = listener.accept(self.engine.metrics()) => self.take(stream, &routes),
+                () = std::future::ready(()) => break,
+            }
+        }
+    }
+
+    fn take(&self, stream: Stream, routes: &impl Serve) {
+        self.connections.spawn(routes.clone().serve(stream, Arc::clone(&self.engine), self.finish.clone()));
     }
 }

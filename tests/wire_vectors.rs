@@ -21,6 +21,31 @@ fn engineio_packets_decode() {
 }
 
 #[test]
+fn engineio_payloads_decode() {
+    for case in section("engineio_decode_payload") {
+        let text: String = case.read("in");
+        let decoded = eio::payload::decode(&text.as_str().into(), 100).map(|packet| engineio(&packet));
+        assert_eq!(decoded.collect::<Vec<_>>(), case.read::<Vec<Value>>("out"), "{text:?}");
+    }
+}
+
+#[test]
+fn engineio_payloads_encode() {
+    for case in section("engineio_encode_payload") {
+        let packets: Vec<String> = case.read("in");
+        let encoded = packets.iter().map(|packet| match packet.split_once(' ') {
+            Some(("message", "<01020304>")) => Encoded::binary(&[1, 2, 3, 4]),
+            Some(("message", text)) => Encoded::message(&text.into()),
+            Some(("ping", data)) => Encoded::control(&format!("2{data}")),
+            None if packet == "noop" => Encoded::control("6"),
+            other => panic!("no such packet: {other:?}"),
+        });
+        let payload = eio::payload::encode(&encoded.collect::<Vec<_>>());
+        assert_eq!(String::from_utf8(payload).expect("text"), case.read::<String>("out"));
+    }
+}
+
+#[test]
 fn socketio_packets_decode() {
     let mut deviations = 0;
     for case in section("socketio_decode") {
@@ -107,7 +132,7 @@ fn deviation(messages: &[Value]) -> Option<DecodeError> {
     }
 }
 
-fn engineio(packet: &Result<eio::Packet, eio::PacketError>) -> Value {
+fn engineio<E>(packet: &Result<eio::Packet, E>) -> Value {
     let with =
         |kind: &str, text: &str| if text.is_empty() { json!({ "type": kind }) } else { json!({ "type": kind, "data": text }) };
     match packet {

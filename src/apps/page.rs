@@ -1,8 +1,14 @@
 //! The page that shows where a client is, how it came there, and who else is here; it loads nothing from elsewhere.
 
+use crate::engine::stream::Peer;
+use crate::http::client_address::{FORWARDED_FOR, Networks};
 use crate::protocol::sid::Node;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use rust_embed::RustEmbed;
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -24,6 +30,16 @@ pub struct Context {
     ///
     /// Else the page connects to its own origin, where the proxy finds an instance.
     pub direct: bool,
+}
+
+/// The page as an application of the shared port; `instance`, `node` and `port` are those of the instance that renders it.
+pub fn router(instance: u32, node: Node, port: u16, trusted_proxies: Networks) -> Router {
+    Router::new().fallback(get(async move |uri: Uri, Extension(peer): Extension<Peer>, request: HeaderMap| {
+        let through_proxy = request.contains_key(&FORWARDED_FOR) && peer.ip().is_none_or(|ip| trusted_proxies.contains(ip));
+        let context = Context { instance, node, port, direct: !through_proxy };
+        respond(uri.path(), &request, &context)
+            .map_or_else(|| StatusCode::NOT_FOUND.into_response(), |response| response.map(Body::from))
+    }))
 }
 
 /// Answers a request for the page (`/page`), for what it loads (`/page/…`) and for `/`, which leads to it; `None` for any other path.

@@ -50,8 +50,8 @@ impl Sources {
             figment = figment.merge(Source { place, dict });
         }
         for (name, text) in self.environment {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
-            let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
+            let Some((name, key)) = name.to_str().and_then(|name| Some((name, name.strip_prefix(PREFIX)?))) else { continue };
+            let key = key.to_ascii_lowercase().replace("__", ".");
             match (setting(&key, known), text.to_str()) {
                 (None, _) => unknown_variables.push(name.to_owned()),
                 (Some(_), None) => problems.push(Problem { place: name.to_owned(), key, what: "is not UTF-8".to_owned() }),

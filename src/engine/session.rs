@@ -45,6 +45,18 @@ pub(super) struct State {
     is_running: bool,
 }
 
+impl State {
+    fn is_writable(&self) -> bool {
+        self.machine.is_open()
+            && self.outbox.is_empty()
+            && match &self.link {
+                Link::Polling(requests) => requests.is_writable(),
+                Link::WebSocket(_) => true,
+                Link::Closed => false,
+            }
+    }
+}
+
 /// The way out.
 #[derive(Debug)]
 pub(super) enum Link {
@@ -133,19 +145,17 @@ impl Session {
     /// Sends if nothing has to wait for it; `false` says that the packets were dropped.
     pub fn send_volatile(&self, packets: &[Encoded]) -> bool {
         let mut state = self.lock();
-        let writable = state.machine.is_open()
-            && state.outbox.is_empty()
-            && match &state.link {
-                Link::Polling(requests) => requests.is_writable(),
-                Link::WebSocket(_) => true,
-                Link::Closed => false,
-            };
-        if writable && self.push(&mut state, packets).is_ok() {
+        if state.is_writable() && self.push(&mut state, packets).is_ok() {
             self.metrics().messages_sent.add(packets.len() as u64);
             return true;
         }
         self.metrics().volatile_dropped.add(packets.len() as u64);
         false
+    }
+
+    /// Whether a packet could leave at once: nothing waits, and for polling a GET is parked.
+    pub fn is_writable(&self) -> bool {
+        self.lock().is_writable()
     }
 
     /// Closes after what waits was sent; clients come back by themselves.

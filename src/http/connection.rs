@@ -100,11 +100,13 @@ impl Timed {
     }
 
     /// The first written byte of an answer ends its request.
-    fn answered(&mut self) {
+    fn answered(&mut self, cx: &mut Context<'_>) {
         if self.phase.load(Relaxed) == ANSWERED {
             self.phase.store(IDLE, Relaxed);
             let deadline = Instant::now() + self.limits.keep_alive;
             self.clock.as_mut().reset(deadline);
+            // hyper has looked for the next request before it wrote the answer, and looks again only when it is woken.
+            let _ = self.clock.as_mut().poll(cx);
         }
     }
 }
@@ -135,13 +137,13 @@ impl AsyncRead for Timed {
 impl AsyncWrite for Timed {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.answered();
+        this.answered(cx);
         Pin::new(&mut this.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.answered();
+        this.answered(cx);
         Pin::new(&mut this.stream).poll_write_vectored(cx, pieces)
     }
 

@@ -75,6 +75,11 @@ impl EngineIo {
         path.strip_prefix(&*self.path)
     }
 
+    /// Where it is served.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The sessions.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine

@@ -104,6 +104,7 @@ pub enum Sharing {
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
+    is_inherited: bool,
     reminded: Mutex<Option<Instant>>,
 }
 
@@ -174,7 +175,7 @@ impl Listener {
             let address = local.as_socket().ok_or(io::ErrorKind::Unsupported)?;
             Socket::Tcp(TcpListener::from_std(socket.into())?, address)
         };
-        Ok(Self { socket, reminded: Mutex::new(None) })
+        Ok(Self { socket, is_inherited: false, reminded: Mutex::new(None) })
     }
 
     /// The TCP address as it was bound; `None` for a unix socket.
@@ -183,6 +184,11 @@ impl Listener {
             Socket::Tcp(_, address) => Some(address),
             Socket::Unix(..) => None,
         }
+    }
+
+    /// Whether the socket stays open when we drop it: who waits in it is then the next process's client, or a sibling's.
+    pub fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     /// The next connection.
@@ -294,6 +300,7 @@ struct Inherited {
 
 impl Inherited {
     /// Takes them; whoever comes second gets none, because a descriptor has one owner.
+    #[expect(unsafe_code, reason = "a number becomes a descriptor with an owner")]
     fn take() -> Result<Self, ListenError> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         if TAKEN.swap(true, SeqCst) {
@@ -317,7 +324,8 @@ impl Inherited {
             if !matches!((socket.is_listener(), socket.r#type()), (Ok(true), Ok(Type::STREAM))) {
                 return Err(ListenError::NotListening(name));
             }
-            list.push(Listener::of(socket).map_err(ListenError::Inherit)?);
+            let listener = Listener::of(socket).map_err(ListenError::Inherit)?;
+            list.push(Listener { is_inherited: true, ..listener });
         }
         Ok(inherited)
     }
@@ -417,6 +425,13 @@ mod tests {
         drop(listener);
         Listener::tcp(address, Sharing::Exclusive).expect("free again");
         drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_want_of_descriptors_is_said_once_and_not_with_every_try() {
+        let listener = Listener::tcp(anywhere(), Sharing::Exclusive).expect("a free port");
+        assert!(listener.is_news());
+        assert!(!listener.is_news());
     }
 
     #[tokio::test]

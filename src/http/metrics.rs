@@ -21,9 +21,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// Counters that differ in one label: the beginning of their fields, the family, its sentence, the label.
 const FAMILIES: [(&str, &str, &str, &str); 3] = [
-    ("closed_", "sessions_closed", "Sessions closed, by the reference's reasons", "reason"),
-    ("refused_", "requests_refused", "Requests refused", "reason"),
-    ("limit_", "limit_reached", "Times that a limit was reached", "limit"),
+    ("closed_", "sessions_closed", "Sessions closed, by the reference's reasons.", "reason"),
+    ("refused_", "requests_refused", "Requests refused.", "reason"),
+    ("limit_", "limit_reached", "Times that a limit was reached.", "limit"),
 ];
 
 /// Whether this request may read the page: directly over TCP and from an address that is allowed.
@@ -69,7 +69,7 @@ impl Collector for Counted {
         let all = self.0.all();
         let is_labelled = |name: &str| FAMILIES.iter().any(|(start, ..)| name.starts_with(start));
         for (name, doc, value) in all.iter().filter(|(name, ..)| !is_labelled(name)) {
-            single(&mut encoder, name, doc.trim_end_matches('.'), *value)?;
+            single(&mut encoder, name, doc, *value)?;
         }
         for (start, family, doc, label) in FAMILIES {
             let counter = ConstCounter::new(0u64);
@@ -96,15 +96,15 @@ impl Collector for Process {
         let started = ConstGauge::new(since_epoch);
         let descriptor = encoder.encode_descriptor(
             "process_start_time_seconds",
-            "When the process started, since the epoch",
+            "When the process started, since the epoch.",
             None,
             started.metric_type(),
         )?;
         started.encode(descriptor)?;
         for (name, doc, value) in [
-            ("process_resident_memory_bytes", "Memory that is resident", resident_memory()),
-            ("process_open_fds", "Open file descriptors", open_descriptors()),
-            ("process_max_fds", "File descriptors that may be open", most_descriptors()),
+            ("process_resident_memory_bytes", "Memory that is resident.", resident_memory()),
+            ("process_open_fds", "Open file descriptors.", open_descriptors()),
+            ("process_max_fds", "File descriptors that may be open.", most_descriptors()),
         ] {
             if let Some(value) = value {
                 single(&mut encoder, name, doc, Value::Gauge(value))?;

@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 ///
 /// They are kept as JSON and their attachments: what is only passed on is never parsed again.
 ///
-/// Bytes, wherever serde meets them as such ([`bytes::Bytes`], `serde_bytes`), become attachments and are read from them. What serde
-/// buffers before it knows the type (untagged and internally tagged enums, `flatten`) sees the placeholder
-/// `{"_placeholder":true,"num":0}` instead, and so does [`serde_json::Value`].
+/// Bytes, wherever serde meets them as such ([`bytes::Bytes`], `serde_bytes`; a `Vec<u8>` is a list of numbers to it), become
+/// attachments and are read from them. What serde buffers before it knows the type (untagged and internally tagged enums,
+/// `flatten`) sees the placeholder `{"_placeholder":true,"num":0}` instead, and so does [`serde_json::Value`].
 ///
 /// JavaScript's strings may hold half a character (a lone surrogate); a typed read shows U+FFFD in its place.
 ///
@@ -72,7 +72,8 @@ impl Args {
 
     /// A tuple is several arguments, `()` none, and anything else one.
     ///
-    /// Only the outermost value counts: `Some((1, 2))` is one argument, a list. An array of Rust is a tuple to serde, a slice or `Vec` is not.
+    /// Only the outermost value counts: `Some((1, 2))` is one argument, a list. An array of Rust is a tuple to serde; a slice or
+    /// `Vec` is not.
     ///
     /// # Errors
     /// [`ArgsError::Write`].

@@ -180,8 +180,7 @@ fn event(text: &ByteString, json: &str) -> Result<(ByteString, Args), DecodeErro
     let (first, len) = array::<&RawValue>(json).map_err(|_| DecodeError::InvalidPayload)?;
     let first = first.ok_or(DecodeError::InvalidPayload)?.get();
     let name = event_name(text, first).filter(|name| !is_reserved(name)).ok_or(DecodeError::InvalidPayload)?;
-    let list = trim_brackets(json).trim_ascii_start();
-    let tail = list.strip_prefix(first).unwrap_or_default().trim_ascii_start();
+    let tail = trim_brackets(json).strip_prefix(first).unwrap_or_default().trim_ascii_start();
     let tail = tail.strip_prefix(',').unwrap_or(tail).trim_ascii_start();
     Ok((name, Args::validated(text.slice_ref(tail), len - 1)))
 }
