@@ -8,15 +8,17 @@ use std::pin::Pin;
 
 type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Decide<T> = Box<dyn Fn(&Parts) -> Answer<T> + Send + Sync>;
+type AddHeaders = Box<dyn Fn(&mut HeaderMap, &Parts) + Send + Sync>;
+type Tell = Box<dyn Fn(&ConnectionError, &Parts) + Send + Sync>;
 
 /// The reference's `allowRequest`, `generateId`, `initial_headers`, `headers` and `connection_error`.
 #[derive(Default)]
 pub struct Hooks {
     pub(super) allow_request: Option<Decide<Result<(), String>>>,
     pub(super) generate_id: Option<Decide<Result<String, String>>>,
-    pub(super) initial_headers: Option<Box<dyn Fn(&mut HeaderMap, &Parts) + Send + Sync>>,
-    pub(super) headers: Option<Box<dyn Fn(&mut HeaderMap, &Parts) + Send + Sync>>,
-    pub(super) connection_error: Option<Box<dyn Fn(&ConnectionError, &Parts) + Send + Sync>>,
+    pub(super) initial_headers: Option<AddHeaders>,
+    pub(super) headers: Option<AddHeaders>,
+    pub(super) connection_error: Option<Tell>,
 }
 
 impl Hooks {

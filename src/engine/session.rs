@@ -6,7 +6,7 @@ use super::transport::polling::Requests;
 use super::transport::websocket::WebSocket;
 use super::{Connection, Engine, Handshake, SendError};
 use crate::metrics::Metrics;
-use crate::protocol::eio::{Encoded, Packet};
+use crate::protocol::eio::{Encoded, Message, Packet};
 use crate::protocol::errors::CloseReason;
 use crate::protocol::limits::Limits;
 use crate::protocol::session::{Output, Session as Machine, TransportKind};
@@ -43,6 +43,18 @@ pub(super) struct State {
     pub(super) upgraded: Option<WebSocket>,
     /// Somebody is telling the application what happened; it will tell the rest as well, in order.
     is_running: bool,
+}
+
+impl State {
+    fn is_writable(&self) -> bool {
+        self.machine.is_open()
+            && self.outbox.is_empty()
+            && match &self.link {
+                Link::Polling(requests) => requests.is_writable(),
+                Link::WebSocket(_) => true,
+                Link::Closed => false,
+            }
+    }
 }
 
 /// The way out.
@@ -122,22 +134,28 @@ impl Session {
         Ok(())
     }
 
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub fn send_message(&self, message: &Message) -> Result<(), SendError> {
+        self.send(&[Encoded::message(message)])
+    }
+
     /// Sends if nothing has to wait for it; `false` says that the packets were dropped.
     pub fn send_volatile(&self, packets: &[Encoded]) -> bool {
         let mut state = self.lock();
-        let writable = state.machine.is_open()
-            && state.outbox.is_empty()
-            && match &state.link {
-                Link::Polling(requests) => requests.is_writable(),
-                Link::WebSocket(_) => true,
-                Link::Closed => false,
-            };
-        if writable && self.push(&mut state, packets).is_ok() {
+        if state.is_writable() && self.push(&mut state, packets).is_ok() {
             self.metrics().messages_sent.add(packets.len() as u64);
             return true;
         }
         self.metrics().volatile_dropped.add(packets.len() as u64);
         false
+    }
+
+    /// Whether a packet could leave at once: nothing waits, and for polling a GET is parked.
+    pub fn is_writable(&self) -> bool {
+        self.lock().is_writable()
     }
 
     /// Closes after what waits was sent; clients come back by themselves.

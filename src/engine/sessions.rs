@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 /// The sessions of one instance.
@@ -31,6 +32,7 @@ pub struct Engine {
     hooks: Hooks,
     gate: Arc<Gate>,
     sessions: RwLock<HashMap<Sid, Entry>>,
+    tasks: TaskTracker,
     pub(super) ping: Encoded,
     pub(super) noop: Encoded,
     pub(super) probe_answer: Encoded,
@@ -121,6 +123,7 @@ impl Builder {
             hooks,
             gate: Arc::default(),
             sessions: RwLock::default(),
+            tasks: TaskTracker::new(),
             ping: Encoded::control("2"),
             noop: Encoded::control("6"),
             probe_answer: Encoded::control("3probe"),
@@ -162,6 +165,11 @@ impl Engine {
     /// Whether no session is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The tasks of its sessions; a process that stops waits for them, so that every client hears its last words.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     /// Whether new sessions are taken.
@@ -267,7 +275,7 @@ impl Engine {
         let session = Session::new(Arc::clone(self), sid, handshake, None);
         let open = self.open_packet(&session);
         self.start(&session, admission);
-        tokio::spawn(driver::drive(session, None));
+        self.tasks.spawn(driver::drive(session, None));
         payload::encode([&open])
     }
 
@@ -280,7 +288,7 @@ impl Engine {
         if session.send(&[open]).is_ok() {
             self.metrics.sessions_websocket.inc();
             self.start(&session, admission);
-            tokio::spawn(driver::drive(session, Some(socket)));
+            self.tasks.spawn(driver::drive(session, Some(socket)));
         }
     }
 

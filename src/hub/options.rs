@@ -4,12 +4,12 @@ use crate::options;
 use std::time::Duration;
 
 options! {
-    /// Socket.IO: namespaces on top of sessions.
+    /// Socket.IO: namespaces on top of a session.
     pub struct Options {
-        /// Time from the opening of a session in which its client has to come into a namespace; else the session is closed.
+        /// Time in which a client must join a namespace; else its session is closed.
         #[serde(with = "options::duration")]
         pub connect_timeout: Duration = Duration::from_secs(45),
-        /// Whether a namespace that was made for a client (by pattern or by function) is dropped with its last socket.
+        /// Whether a namespace that came from a pattern or a function goes with its last socket.
         pub cleanup_empty_child_namespaces: bool = false,
     }
 }

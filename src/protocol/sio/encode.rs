@@ -108,3 +108,44 @@ fn append_number(out: &mut Vec<u8>, number: impl Display) {
 fn append_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a string is JSON, and a Vec takes every byte");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn packets_read_as_the_reference_writes_them() {
+        let sid = SocketId::from("3-11abcdefghijklmnop");
+        assert_eq!(text(&connect("/", &sid)), r#"40{"sid":"3-11abcdefghijklmnop"}"#);
+        assert_eq!(text(&connect("/é", &sid)), r#"40/é,{"sid":"3-11abcdefghijklmnop"}"#);
+        assert_eq!(text(&disconnect("/")), "41");
+        assert_eq!(text(&disconnect("/a")), "41/a,");
+        assert_eq!(text(&connect_error("/a", "n\"o\n", None)), r#"44/a,{"message":"n\"o\n"}"#);
+        let data = serde_json::value::to_raw_value(&7).expect("JSON");
+        assert_eq!(text(&connect_error("/", "no", Some(&data))), r#"44{"message":"no","data":7}"#);
+    }
+
+    #[test]
+    fn attachments_follow_their_packet() {
+        let args = Args::new(&(1, Bytes::from_static(b"ab"), Bytes::new())).expect("JSON");
+        let packets = event("/a", Some(7), "x\"y", &args);
+        assert_eq!(text(&packets[0]), r#"452-/a,7["x\"y",1,{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#);
+        assert_eq!(packets[1..].iter().map(Encoded::payload).collect::<Vec<_>>(), [&b"ab"[..], b""]);
+        assert!(packets[1..].iter().all(Encoded::is_binary));
+        assert_eq!(
+            text(&ack("/", &3.into(), &args)[0]),
+            r#"462-3[1,{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#
+        );
+    }
+
+    #[test]
+    fn no_arguments_leave_no_comma() {
+        assert_eq!(text(&event("/", None, "é", &Args::none())[0]), r#"42["é"]"#);
+        assert_eq!(text(&ack("/", &0.into(), &Args::none())[0]), "430[]");
+    }
+
+    fn text(packet: &Encoded) -> &str {
+        std::str::from_utf8(packet.payload()).expect("text")
+    }
+}

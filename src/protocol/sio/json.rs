@@ -205,3 +205,126 @@ fn string_length(json: &[u8]) -> usize {
     }
     json.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn elements_are_cut_at_outer_commas_only() {
+        let list = " 1 , [2,{\"a,\":\",\"}] ,\"\\\",\\\\\" , null\n";
+        assert_eq!(Elements::of(list).collect::<Vec<_>>(), ["1", "[2,{\"a,\":\",\"}]", "\"\\\",\\\\\"", "null"]);
+        assert_eq!(Elements::of(" ").count(), 0);
+    }
+
+    #[test]
+    fn what_was_not_come_to_is_the_rest() {
+        let mut elements = Elements::of("1, [2] ,3 ");
+        assert_eq!(elements.next(), Some("1"));
+        assert_eq!(elements.rest(), "[2] ,3");
+    }
+
+    #[test]
+    fn a_placeholder_must_name_an_attachment() {
+        for (json, fits) in [
+            (r#"[{"_placeholder":true,"num":1}]"#, true),
+            (r#"[{"num":1,"_placeholder":true}]"#, true),
+            (r#"[{"_placeholder":true,"num":2}]"#, false),
+            (r#"[{"_placeholder":true,"num":"1"}]"#, false),
+            (r#"[{"_placeholder":true,"num":-1}]"#, false),
+            (r#"[{"_placeholder":true,"num":0.5}]"#, false),
+            (r#"[{"_placeholder":true,"num":[0]}]"#, false),
+            (r#"[{"_placeholder":true}]"#, false),
+            (r#"[{"\u005fplaceholder":true}]"#, false),
+            (r#"[{"_placeholder":false}]"#, true),
+            (r#"[{"_placeholder":"true"}]"#, true),
+            (r#"[{"_placeholder":[true]}]"#, true),
+            (r#"["_placeholder",true]"#, true),
+            (r#"["{\"_placeholder\":true}"]"#, true),
+            (r#"[{"a":{"_placeholder":true,"num":9}}]"#, false),
+            (r#"[{"_placeholder":true,"a":[{"num":9}],"num":0}]"#, true),
+        ] {
+            assert_eq!(placeholders_fit(json, 2), fits, "{json}");
+        }
+    }
+
+    #[test]
+    fn half_a_character_becomes_the_replacement_character() {
+        for (json, fixed) in [
+            (r#""\ud800""#, r#""\ufffd""#),
+            (r#""\uDBFF\u0041""#, r#""\ufffd\u0041""#),
+            (r#""\udc00\ud800""#, r#""\ufffd\ufffd""#),
+            (r#""\ud800\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            (r#""é\ud83d\ude00\ud83d€""#, r#""é\ud83d\ude00\ufffd€""#),
+            (r#""\\ud800""#, r#""\\ud800""#),
+            (r#""\\\ud800""#, r#""\\\ufffd""#),
+        ] {
+            assert_eq!(well_formed(json), fixed, "{json}");
+            assert!(serde_json::from_str::<String>(&well_formed(json)).is_ok(), "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn elements_are_those_that_serde_sees(values in prop::collection::vec(value(), 0..5), pretty: bool) {
+            let text = if pretty { serde_json::to_string_pretty(&values) } else { serde_json::to_string(&values) }.expect("JSON");
+            let expected: Vec<&RawValue> = serde_json::from_str(&text).expect("JSON");
+            let list = text.strip_prefix('[').and_then(|list| list.strip_suffix(']')).expect("a list");
+            prop_assert_eq!(Elements::of(list).collect::<Vec<_>>(), expected.iter().map(|raw| raw.get()).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn placeholders_are_those_that_a_recursive_search_finds(value in value(), attachments in 0..3usize) {
+            prop_assert_eq!(placeholders_fit(&value.to_string(), attachments), search(&value, attachments));
+        }
+
+        #[test]
+        fn strings_of_any_units_can_be_read(units in prop::collection::vec(any::<u16>().prop_map(|u| u | 0xd000), 0..20)) {
+            let json = format!("\"{}\"", units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>());
+            prop_assert_eq!(serde_json::from_str::<String>(&well_formed(&json)).expect("well formed"), String::from_utf16_lossy(&units));
+        }
+
+        #[test]
+        fn text_that_is_no_json_panics_nowhere(text: String, wild in r#"[\[\]{}",:\\ud8c0-9é😀 ]{0,30}"#) {
+            for text in [text, wild] {
+                Elements::of(&text).for_each(drop);
+                placeholders_fit(&text, 1);
+                well_formed(&text);
+                unescape(&text);
+            }
+        }
+    }
+
+    fn search(value: &Value, attachments: usize) -> bool {
+        let num = value["num"].as_u64().is_some_and(|num| num < attachments as u64);
+        match value {
+            Value::Object(object) if object.get("_placeholder") == Some(&json!(true)) && !num => false,
+            Value::Object(object) => object.values().all(|value| search(value, attachments)),
+            Value::Array(array) => array.iter().all(|value| search(value, attachments)),
+            _ => true,
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!(true)),
+            Just(json!(null)),
+            (-2..3i64).prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            text().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(text(), inner, 0..4).prop_map(Value::from_iter),
+            ]
+        })
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![Just("_placeholder".to_owned()), Just("num".to_owned()), r#"[\[\]{}",:\\ué😀 ]{0,6}"#]
+    }
+}

@@ -1,0 +1,245 @@
+// The official JavaScript clients against the example applications and the demo, directly and through nginx.
+
+import assert from "node:assert/strict";
+import { after, describe, test } from "node:test";
+import { Socket as EngineSocket } from "engine.io-client";
+import { io } from "socket.io-client";
+import { startApplications } from "./lib/applications.mjs";
+import { event, until } from "./lib/waiting.mjs";
+
+const TRANSPORTS = { polling: ["polling"], websocket: ["websocket"], upgrade: ["polling", "websocket"] };
+
+const { servers, urls, stop } = await startApplications();
+after(stop);
+
+for (const way of ["direct", "nginx"]) {
+  for (const [name, transports] of Object.entries(TRANSPORTS)) {
+    describe(`${way}, ${name}`, () => socketIo(way, name, transports));
+  }
+  for (const [name, transports] of Object.entries(TRANSPORTS)) {
+    // nginx/ has no route for /engine.io/, the path of the echo application.
+    if (way === "direct") describe(`Engine.IO, ${way}, ${name}`, () => engineIo(way, transports));
+  }
+}
+
+function socketIo(way, name, transports) {
+  const connect = (t, application, { namespace = "/", ...options } = {}) => {
+    const socket = io(urls[way][application] + namespace, { transports, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...options });
+    t.after(() => {
+      // All namespaces of it, and for good.
+      socket.io.reconnection(false);
+      socket.io.engine?.close();
+      socket.disconnect();
+    });
+    return socket;
+  };
+  // With both transports, what a test is about happens on the WebSocket; the upgrade itself has a test of its own.
+  const connected = async (t, application, options) => {
+    const socket = connect(t, application, options);
+    await event(socket, "connect");
+    if (name === "upgrade") await upgraded(socket);
+    return socket;
+  };
+
+  test("connects over the transport asked for, and the two ids are two", async (t) => {
+    const socket = await connected(t, "conformance");
+    assert.equal(socket.io.engine.transport.name, name === "polling" ? "polling" : "websocket");
+    assert.match(socket.id, /^[A-Za-z0-9_-]{20}$/);
+    assert.match(socket.io.engine.id, /^0-[A-Za-z0-9_-]{18}$/);
+    assert.notEqual(socket.id, socket.io.engine.id);
+  });
+
+  test("arguments of any shape come back as they went", async (t) => {
+    const socket = await connected(t, "conformance");
+    const everything = [
+      null, true, 0, -1.5, 1e21, "", "Zeichen: äöü ☃ 💩 \u2028 \"\\\n\u0000", [], {}, [[[]]],
+      { a: { b: [1, { c: "d" }] }, "": 1, "ключ": "значение" },
+    ];
+    socket.emit("message", ...everything);
+    assert.deepEqual(await event(socket, "message-back"), everything);
+    socket.emit("message");
+    assert.deepEqual(await event(socket, "message-back"), []);
+  });
+
+  test("binary comes back from wherever it was nested", async (t) => {
+    const socket = await connected(t, "conformance");
+    const bytes = Buffer.from(Array.from({ length: 256 }, (_, n) => n));
+    const nested = [bytes, { deep: [{ deeper: bytes }, "text", Buffer.alloc(0)] }, 7, Buffer.alloc(60_000, 1)];
+    socket.emit("message", ...nested);
+    assert.deepEqual(await event(socket, "message-back"), nested);
+  });
+
+  test("the server acknowledges, text and binary", async (t) => {
+    const socket = await connected(t, "conformance");
+    const acknowledged = (...args) => new Promise((resolve, reject) => {
+      socket.timeout(10_000).emit("message-with-ack", ...args, (error, ...back) => (error ? reject(error) : resolve(back)));
+    });
+    assert.deepEqual(await acknowledged(1, "2", { 3: [4] }), [1, "2", { 3: [4] }]);
+    assert.deepEqual(await acknowledged(), []);
+    assert.deepEqual(await acknowledged({ bytes: Buffer.from("ö") }), [{ bytes: Buffer.from("ö") }]);
+    const many = await Promise.all(Array.from({ length: 200 }, (_, n) => acknowledged(n)));
+    assert.deepEqual(many, many.map((_, n) => [n]));
+  });
+
+  test("the client acknowledges, text and binary", async (t) => {
+    const socket = await connected(t, "features");
+    socket.on("question", (...args) => args.pop()({ answerTo: args }));
+    socket.emit("ask", 1, { two: 2 });
+    assert.deepEqual(await event(socket, "answer"), [{ answerTo: [1, { two: 2 }] }]);
+    socket.emit("ask", Buffer.from([1, 2, 3]));
+    assert.deepEqual(await event(socket, "answer"), [{ answerTo: [Buffer.from([1, 2, 3])] }]);
+  });
+
+  test("the handshake's auth arrives, and is an empty object without one", async (t) => {
+    const auth = { token: "ä 123", nested: [1] };
+    assert.deepEqual(await event(connect(t, "conformance", { auth }), "auth"), [auth]);
+    assert.deepEqual(await event(connect(t, "conformance", { namespace: "/custom", auth }), "auth"), [auth]);
+    assert.deepEqual(await event(connect(t, "conformance"), "auth"), [{}]);
+  });
+
+  test("namespaces share a connection and nothing else", async (t) => {
+    const main = await connected(t, "conformance");
+    const custom = main.io.socket("/custom");
+    await event(custom, "connect");
+    assert.notEqual(main.id, custom.id);
+    main.on("message-back", () => assert.fail("answered in the wrong namespace"));
+    custom.emit("message", "only here");
+    assert.deepEqual(await event(custom, "message-back"), ["only here"]);
+    custom.disconnect();
+    assert.equal(await main.timeout(10_000).emitWithAck("message-with-ack", "still there"), "still there");
+  });
+
+  test("an unknown namespace is refused, the others stay", async (t) => {
+    const main = await connected(t, "conformance");
+    const unknown = main.io.socket("/unknown");
+    const [error] = await event(unknown, "connect_error");
+    assert.equal(error.message, "Invalid namespace");
+    assert.equal(await main.timeout(10_000).emitWithAck("message-with-ack", 1), 1);
+  });
+
+  test("a middleware refuses with a message and data, and lets in who knows the secret", async (t) => {
+    const refused = connect(t, "features", { namespace: "/guarded", auth: { token: "wrong" } });
+    const [error] = await event(refused, "connect_error");
+    assert.equal(error.message, "not authorized");
+    assert.deepEqual(error.data, { code: 401 });
+    // It does not try again by itself, but may when it is told to.
+    assert.equal(refused.active, false);
+    refused.auth = { token: "secret" };
+    refused.connect();
+    await event(refused, "connect");
+  });
+
+  test("a broadcast reaches everyone in the namespace and nobody else", async (t) => {
+    const [one, two] = await Promise.all([connected(t, "conformance"), connected(t, "conformance")]);
+    const other = await connected(t, "conformance", { namespace: "/custom" });
+    other.on("broadcast", () => assert.fail("heard in another namespace"));
+    const heard = [event(one, "broadcast"), event(two, "broadcast")];
+    const bytes = Buffer.from("both");
+    one.emit("broadcast", "to all", bytes);
+    assert.deepEqual(await Promise.all(heard), [["to all", bytes], ["to all", bytes]]);
+    await other.timeout(10_000).emitWithAck("message-with-ack", 1);
+  });
+
+  test("events arrive in the order in which they were sent", async (t) => {
+    const socket = connect(t, "conformance");
+    const back = [];
+    socket.on("message-back", (n) => back.push(n));
+    await event(socket, "connect");
+    // With both transports, the upgrade happens in the midst of these.
+    for (let n = 0; n < 2_000; n++) socket.emit("message", n % 100 === 0 ? { n, bytes: Buffer.alloc(10) } : { n });
+    await until(() => `${back.length} of 2000 events`, () => back.length >= 2_000);
+    assert.deepEqual(back.map(({ n }) => n), Array.from({ length: 2_000 }, (_, n) => n));
+  });
+
+  test("a payload near the limit passes, and one above it ends the connection", async (t) => {
+    const socket = await connected(t, "conformance", { reconnection: false });
+    const large = "x".repeat(990_000);
+    assert.equal(await socket.timeout(10_000).emitWithAck("message-with-ack", large), large);
+    const gone = event(socket, "disconnect");
+    socket.emit("message", "x".repeat(1_100_000));
+    assert.match((await gone)[0], /^transport (error|close)$/);
+  });
+
+  test("it comes back by itself after the server restarts", async (t) => {
+    const socket = await connected(t, "restarted", { auth: { who: "me" } });
+    const first = socket.id;
+    const gone = event(socket, "disconnect");
+    const back = event(socket, "auth", 30_000);
+    await servers.restarted.restart();
+    assert.match((await gone)[0], /^transport (error|close)$/);
+    assert.deepEqual(await back, [{ who: "me" }]);
+    assert.notEqual(socket.id, first);
+    assert.equal(await socket.timeout(10_000).emitWithAck("message-with-ack", "again"), "again");
+  });
+
+  test("the demo says which instance it is and which port it has, in both namespaces", async (t) => {
+    for (const namespace of ["/", "/ws"]) {
+      const socket = connect(t, "demo", { namespace });
+      const greeting = event(socket, "data");
+      if (namespace === "/") assert.deepEqual(await greeting, ["connected to worker: 0"]);
+      else await event(socket, "connect");
+      socket.emit("b:message", "hello");
+      assert.deepEqual(await event(socket, "s:message"), [`${namespace}: ${servers.demo.port}`]);
+    }
+  });
+
+  if (name === "upgrade") {
+    test("it polls first and upgrades without losing or doubling an event", async (t) => {
+      const socket = connect(t, "conformance");
+      const seen = [];
+      socket.on("message-back", (n) => seen.push(n));
+      await event(socket.io, "open");
+      assert.equal(socket.io.engine.transport.name, "polling");
+      let sent = 0;
+      const upgrade = upgraded(socket).then(() => (sent = -sent));
+      // One event after the other keeps both transports busy until the upgrade is done.
+      socket.on("message-back", () => sent >= 0 && socket.emit("message", ++sent));
+      socket.emit("message", ++sent);
+      await upgrade;
+      const count = -sent;
+      await until(() => `${seen.length} of ${count} answers`, () => seen.length >= count);
+      assert.equal(await socket.timeout(10_000).emitWithAck("message-with-ack", "last"), "last");
+      assert.deepEqual(seen, Array.from({ length: count }, (_, n) => n + 1));
+    });
+  }
+}
+
+function engineIo(way, transports) {
+  const open = async (t) => {
+    const socket = new EngineSocket(urls[way].echo.replace("http", "ws"), { transports, path: "/engine.io/" });
+    socket.binaryType = "nodebuffer";
+    t.after(() => socket.close());
+    await event(socket, "open");
+    return socket;
+  };
+
+  test("text and bytes are echoed in order, across an upgrade too", async (t) => {
+    const socket = await open(t);
+    const sent = Array.from({ length: 300 }, (_, n) => (n % 3 ? `☃ ${n}` : Buffer.from(`bytes ${n}`)));
+    const back = [];
+    socket.on("message", (message) => back.push(message));
+    for (const message of sent) socket.send(message);
+    await until(() => `${back.length} of ${sent.length} messages`, () => back.length >= sent.length);
+    assert.deepEqual(back, sent);
+    if (transports.length > 1) await until("upgrade", () => socket.transport.name === "websocket");
+    socket.send("after");
+    assert.deepEqual(await event(socket, "message"), ["after"]);
+  });
+
+  test("closing ends it on both sides", async (t) => {
+    const socket = await open(t);
+    const { id } = socket;
+    const closed = event(socket, "close");
+    socket.close();
+    await closed;
+    await until("session forgotten", async () => {
+      const answer = await fetch(`${urls[way].echo}/engine.io/?EIO=4&transport=${transports.at(-1) === "websocket" ? "polling" : transports[0]}&sid=${id}`);
+      return answer.status === 400 && (await answer.json()).code === 1;
+    });
+  });
+}
+
+function upgraded(socket) {
+  const { engine } = socket.io;
+  return engine.transport.name === "websocket" ? Promise.resolve() : event(engine, "upgrade");
+}
