@@ -5,10 +5,23 @@
 //! - [`protocol`]: the protocols as arithmetic; no sockets, clocks or randomness.
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
-//! - [`options`] and [`metrics`] are leaves that every layer may use.
+//! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
+//! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
+//! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides; [`server`] joins the layers.
+//! - [`mod@options`] and [`metrics`] are leaves that every layer may use.
 
+pub mod apps;
+pub mod cli;
+pub mod config;
 pub mod engine;
+pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod options;
 pub mod protocol;
+pub mod server;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use server::Server;
+pub use shutdown::Shutdown;

@@ -1,1 +1,91 @@
-fn main() {}
+//! The process, in the order in which it comes up: command line, configuration, logs, runtime, signals, ports, service.
+
+use sd_notify::NotifyState;
+use std::process::ExitCode;
+use std::sync::Arc;
+use stickyport::apps::page;
+use stickyport::cli::{self, Exit};
+use stickyport::config::{Config, Loaded};
+use stickyport::engine::Engine;
+use stickyport::http::Listeners;
+use stickyport::metrics::Metrics;
+use stickyport::shutdown::{Phase, Shutdown, Signals};
+use stickyport::{Server, telemetry};
+
+fn main() -> ExitCode {
+    let Loaded { config, unknown_variables } = match cli::start(std::env::args_os()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit.into(),
+    };
+    telemetry::init(&config.log).expect("checked when the configuration was loaded");
+    for name in unknown_variables {
+        tracing::warn!("{}", cli::unknown_variable(&name));
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start the runtime: {error}");
+            return Exit::System.into();
+        }
+    };
+    match runtime.block_on(serve(config)) {
+        Ok(()) => Exit::Done.into(),
+        Err((exit, what)) => {
+            tracing::error!("{what}");
+            exit.into()
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<(), (Exit, String)> {
+    let shutdown = Shutdown::new();
+    let signals = Signals::catch().map_err(|error| (Exit::System, format!("cannot catch signals: {error}")))?;
+    tokio::spawn(signals.drive(shutdown.clone()));
+
+    let plan = config.plan().map_err(|error| (Exit::Configuration, cli::chain(&error)))?;
+    let listeners = Listeners::bind(&plan).map_err(|error| (Exit::from(&error), cli::chain(&error)))?;
+    for listener in listeners.http.iter().chain(&listeners.own) {
+        tracing::info!(%listener, instance = config.instance, "listening");
+    }
+    if let Some(bound) = listeners.http_address() {
+        cli::announce(&format!("{}/page", config.base_url(bound)));
+    }
+
+    let metrics = Arc::new(Metrics::default());
+    let own_port = listeners.own_port().unwrap_or_default();
+    let engine = Engine::builder()
+        .options(config.engine.clone())
+        .limits(config.limits.clone())
+        .metrics(metrics)
+        .node(config.node())
+        .build(unreachable!());
+    let page = page::router(config.instance.into(), config.node(), own_port, config.http.trusted_proxies.clone());
+    notify(&[NotifyState::Ready]);
+    tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            shutdown.reached(Phase::Stopping).await;
+            notify(&[NotifyState::Stopping]);
+        }
+    });
+    let page_port = listeners.http_address().map(|address| address.port());
+    Server::new(engine)
+        .instance(config.instance)
+        .cors(config.cors)
+        .trusted_proxies(config.http.trusted_proxies)
+        .metrics_allow(config.metrics.allow)
+        .application(page, page_port)
+        .restart_window(config.restart_window)
+        .drain_timeout(config.drain_timeout)
+        .run(listeners, &shutdown)
+        .await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Tells systemd, if it has asked to be told.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot tell systemd how far we are");
+    }
+}

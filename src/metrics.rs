@@ -154,6 +154,8 @@ metrics! {
     limit_body_timeout: Counter,
     /// Limit reached: time between two requests of a connection.
     limit_keep_alive: Counter,
+    /// Connections that could not be accepted yet, for want of descriptors or memory.
+    accept_errors: Counter,
     /// Volatile packets dropped because their socket was not writable.
     volatile_dropped: Counter,
     /// Sockets connected to a namespace.

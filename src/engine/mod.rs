@@ -1,28 +1,56 @@
 //! Gives sessions a task, a clock and a transport.
+//!
+//! [`Engine`] holds the sessions of one instance, [`Session`] is one of them. What runs above implements [`Application`] and [`Connection`]; what runs below
+//! (`http/`) brings requests and sockets. The protocol itself is decided in [`crate::protocol::session`]; `driver` is the only loop.
 
-use crate::protocol::eio::{Encoded, Message};
-use crate::protocol::errors::CloseReason;
-use crate::protocol::sid::Sid;
+mod admission;
+mod driver;
+mod hooks;
+pub mod options;
+mod outbox;
+mod session;
+mod sessions;
+pub mod stream;
+mod transport;
+
+pub use crate::protocol::eio::Message;
+pub use crate::protocol::errors::CloseReason;
+pub use crate::protocol::session::TransportKind;
+pub use admission::{Admission, Refusal};
+pub use hooks::Hooks;
+pub use options::Options;
+pub use outbox::Payload;
+pub use session::Session;
+pub use sessions::{Builder, Engine};
+pub use transport::polling::{Overlap, Post};
+
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
 
-/// How a session reaches its client now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum TransportKind {
-    /// HTTP long-polling.
-    Polling,
-    /// WebSocket.
-    WebSocket,
+/// The application above the engine: one value for all sessions.
+pub trait Application: Send + Sync + 'static {
+    /// A session was opened; what is returned is told of everything that happens to it.
+    fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection>;
 }
 
-impl TransportKind {
-    /// The protocol's name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Polling => "polling",
-            Self::WebSocket => "websocket",
-        }
+/// One session's side of the application; called inline on the session's tasks, one call at a time, so nothing here may wait.
+pub trait Connection: Send + Sync + 'static {
+    /// A message arrived.
+    fn message(&self, session: &Arc<Session>, message: Message);
+    /// The session moved to WebSocket.
+    fn upgraded(&self, _session: &Arc<Session>) {}
+    /// The session ended; called once and last.
+    fn closed(&self, session: &Arc<Session>, reason: CloseReason);
+    /// When [`Connection::timeout`] wants to be called; may come later than said, not earlier.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+    /// The deadline has come.
+    fn timeout(&self, _session: &Arc<Session>, _now: Instant) {}
+    /// Whether more messages may come now; else [`Session::resume`] says when.
+    fn ready(&self) -> bool {
+        true
     }
 }
 
@@ -43,6 +71,13 @@ pub struct Handshake {
     pub issued: SystemTime,
 }
 
+impl Handshake {
+    /// Whether it came with an Origin header, as browsers send it from other sites.
+    pub fn is_cross_domain(&self) -> bool {
+        self.headers.contains_key(http::header::ORIGIN)
+    }
+}
+
 /// Why a session took no packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -55,83 +90,11 @@ pub enum SendError {
 }
 
 /// Random bits from the operating system, for one id.
+///
+/// # Panics
+/// When the operating system has none, which leaves nothing to go on with.
 pub fn entropy() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has entropy");
     u128::from_ne_bytes(bytes)
-}
-
-/// One client's session.
-#[derive(Debug)]
-pub struct Session;
-
-impl Session {
-    /// Its id: a credential.
-    pub fn sid(&self) -> &Sid {
-        todo!()
-    }
-
-    /// The request that opened it.
-    pub fn request(&self) -> &Handshake {
-        todo!()
-    }
-
-    /// How it reaches its client now.
-    pub fn transport(&self) -> TransportKind {
-        todo!()
-    }
-
-    /// Sends all packets in order with nothing in between.
-    ///
-    /// # Errors
-    /// The session is closed, or takes no more; nothing was sent then.
-    pub fn send(&self, _packets: &[Encoded]) -> Result<(), SendError> {
-        todo!()
-    }
-
-    /// Sends if that needs no waiting; `false` says that the packets were dropped.
-    pub fn send_volatile(&self, _packets: &[Encoded]) -> bool {
-        todo!()
-    }
-
-    /// Closes after what waits was sent.
-    pub fn close(&self, _reason: CloseReason) {
-        todo!()
-    }
-
-    /// Whether packets can still be sent.
-    pub fn is_open(&self) -> bool {
-        todo!()
-    }
-
-    /// Reads on after [`Connection::ready`] was false.
-    pub fn resume(&self) {
-        todo!()
-    }
-}
-
-/// The application above the engine.
-pub trait Application: Send + Sync + 'static {
-    /// A session was opened.
-    fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection>;
-}
-
-/// One session's side of the application; called inline on the session's task, so nothing here may wait.
-pub trait Connection: Send + Sync + 'static {
-    /// A message arrived.
-    fn message(&self, session: &Arc<Session>, message: Message);
-    /// The session moved to WebSocket.
-    fn upgraded(&self, _session: &Arc<Session>) {}
-    /// The session ended; called once and last.
-    fn closed(&self, session: &Arc<Session>, reason: CloseReason);
-    /// When [`Connection::timeout`] wants to be called.
-    fn deadline(&self) -> Option<Instant> {
-        None
-    }
-    /// The deadline has come.
-    fn timeout(&self, _session: &Arc<Session>, _now: Instant) {}
-    /// Whether more messages may come now; else [`Session::resume`] says when.
-    fn ready(&self) -> bool {
-        true
-    }
 }

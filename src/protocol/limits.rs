@@ -25,10 +25,13 @@ options! {
         /// Events of one socket that may wait behind a slow handler; at the bound its session is not read until there is room.
         pub pending_events: usize = 1_000,
         /// Bytes that may wait to be sent to one session; beyond it the session is closed as a slow reader.
+        #[serde(with = "options::size")]
         pub outbox_bytes: usize = 4 * 1024 * 1024,
         /// Bytes that may wait to be sent to all sessions of this instance; beyond it the session that asks for more is closed.
+        #[serde(with = "options::size")]
         pub outbound_bytes: usize = 1024 * 1024 * 1024,
         /// Bytes of a request's line and headers together.
+        #[serde(with = "options::size")]
         pub header_bytes: usize = 16 * 1024,
         /// Headers of one request.
         pub headers: usize = 100,

@@ -1,1 +1,470 @@
 //! The Engine.IO session: decides what happens next, and does none of it.
+
+use super::eio::{Message, Packet};
+use super::errors::CloseReason;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// While a probe is under way a parked GET is let go this often, so that the client can pause polling (wire.md A5).
+const NOOP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A closing session waits this long for the GET that takes its last words; as the reference's polling transport.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a session reaches its client now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// HTTP long-polling.
+    Polling,
+    /// WebSocket.
+    WebSocket,
+}
+
+impl TransportKind {
+    /// The protocol's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+/// The times that a session keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// From a pong to the next ping.
+    pub ping_interval: Duration,
+    /// From a ping to the last moment for its pong.
+    pub ping_timeout: Duration,
+    /// From the candidate's first byte to the upgrade packet.
+    pub upgrade_timeout: Duration,
+}
+
+/// What the driver has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Hand a message to the application.
+    Message(Message),
+    /// Send `2` over the session's transport.
+    Ping,
+    /// Let a parked GET go with `6`.
+    Noop,
+    /// Answer `3probe` on the candidate.
+    ProbeAnswer,
+    /// The candidate is the session's transport now; a parked GET is answered `1`.
+    Upgraded,
+    /// Close the candidate; the session stays on polling.
+    ProbeFailed,
+    /// The session is over; nothing follows.
+    Closed(CloseReason),
+}
+
+/// What [`Session::poll_deadline`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// The next ping.
+    Ping,
+    /// The pong that is owed.
+    Pong,
+    /// The next look at a parked GET during a probe.
+    Noop,
+    /// The upgrade packet of the candidate.
+    Upgrade,
+    /// The GET that takes the last words.
+    Close,
+}
+
+/// A candidate transport that cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the session takes no second transport now")]
+pub struct ProbeRefused;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heartbeat {
+    Idle { ping_at: Instant },
+    Waiting { pong_by: Instant, rearmed: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Probe {
+    upgrade_by: Instant,
+    /// Set by `2probe`.
+    noop_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// What waits is still sent; nothing is received.
+    Closing {
+        reason: CloseReason,
+        by: Instant,
+    },
+    Closed,
+}
+
+/// One session's state (Engine.IO protocol 4).
+#[derive(Debug)]
+pub struct Session {
+    timing: Timing,
+    transport: TransportKind,
+    phase: Phase,
+    heartbeat: Heartbeat,
+    probe: Option<Probe>,
+    outputs: VecDeque<Output>,
+}
+
+impl Session {
+    /// A session that begins now on `transport`.
+    pub fn open(timing: Timing, transport: TransportKind, now: Instant) -> Self {
+        Self {
+            timing,
+            transport,
+            phase: Phase::Open,
+            heartbeat: Heartbeat::Idle { ping_at: now + timing.ping_interval },
+            probe: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// How it reaches its client.
+    pub fn transport(&self) -> TransportKind {
+        self.transport
+    }
+
+    /// Whether it takes packets from the application.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Whether it is over.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Whether a candidate transport is being probed.
+    pub fn is_probing(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    /// A packet came over the session's transport.
+    pub fn handle_packet(&mut self, packet: Packet, now: Instant) {
+        if self.phase != Phase::Open {
+            // A closing session still hears its client go.
+            if packet == Packet::Close {
+                self.end(CloseReason::TransportClose);
+            }
+            return;
+        }
+        if let Heartbeat::Waiting { pong_by, rearmed } = &mut self.heartbeat
+            && !*rearmed
+            && !matches!(packet, Packet::Pong(_))
+        {
+            // Other traffic shows that the line is alive, once: a pong may stand in a queue behind it.
+            *pong_by = now + self.timing.ping_timeout;
+            *rearmed = true;
+        }
+        match packet {
+            Packet::Message(message) => self.outputs.push_back(Output::Message(message)),
+            Packet::Pong(_) => self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval },
+            // In protocol 4 only the server pings.
+            Packet::Ping(_) => self.end(CloseReason::TransportError),
+            Packet::Close => {
+                if self.transport == TransportKind::Polling {
+                    self.outputs.push_back(Output::Noop);
+                }
+                self.end(CloseReason::TransportClose);
+            }
+            Packet::Open(_) | Packet::Upgrade | Packet::Noop => {}
+        }
+    }
+
+    /// A WebSocket asks to take over.
+    ///
+    /// # Errors
+    /// The session is not on polling, is not open, or another candidate is being probed.
+    pub fn handle_candidate(&mut self, now: Instant) -> Result<(), ProbeRefused> {
+        if self.transport != TransportKind::Polling || self.phase != Phase::Open || self.probe.is_some() {
+            return Err(ProbeRefused);
+        }
+        self.probe = Some(Probe { upgrade_by: now + self.timing.upgrade_timeout, noop_at: None });
+        Ok(())
+    }
+
+    /// A packet came over the candidate.
+    pub fn handle_candidate_packet(&mut self, packet: &Packet, now: Instant) {
+        let Some(probe) = &mut self.probe else { return };
+        match packet {
+            Packet::Ping(data) if &**data == "probe" => {
+                probe.noop_at = Some(now + NOOP_INTERVAL);
+                self.outputs.push_back(Output::ProbeAnswer);
+            }
+            Packet::Upgrade if self.phase != Phase::Closed => {
+                self.probe = None;
+                self.transport = TransportKind::WebSocket;
+                // A pong that is owed may have gone down with the last poll, so it is not waited for; but the next ping is sent whether it comes or not.
+                self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval };
+                self.outputs.push_back(Output::Upgraded);
+            }
+            _ => self.handle_candidate_lost(),
+        }
+    }
+
+    /// The candidate is gone, or is no use.
+    pub fn handle_candidate_lost(&mut self) {
+        if self.probe.take().is_some() {
+            self.outputs.push_back(Output::ProbeFailed);
+        }
+    }
+
+    /// The session's transport is gone, or what it carried could not be read.
+    pub fn handle_lost(&mut self, reason: CloseReason) {
+        self.end(reason);
+    }
+
+    /// The application closes: what waits is still sent.
+    pub fn close(&mut self, reason: CloseReason, now: Instant) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing { reason, by: now + CLOSE_TIMEOUT };
+        }
+    }
+
+    /// All that waited was sent, and the client was told: a closing session is over.
+    pub fn handle_drained(&mut self) {
+        if let Phase::Closing { reason, .. } = self.phase {
+            self.end(reason);
+        }
+    }
+
+    /// Whether [`Session::close`] waits for [`Session::handle_drained`].
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
+    /// A deadline may have come; `reading` is false while the application makes the client wait, which is not the client's silence.
+    pub fn handle_timeout(&mut self, now: Instant, reading: bool) {
+        if let Phase::Closing { reason, by } = self.phase {
+            if by <= now {
+                self.end(reason);
+            }
+            return;
+        }
+        if self.phase == Phase::Closed {
+            return;
+        }
+        match self.heartbeat {
+            Heartbeat::Idle { ping_at } if ping_at <= now => {
+                self.outputs.push_back(Output::Ping);
+                self.heartbeat = Heartbeat::Waiting { pong_by: now + self.timing.ping_timeout, rearmed: false };
+            }
+            Heartbeat::Waiting { pong_by, rearmed } if pong_by <= now => {
+                if reading {
+                    return self.end(CloseReason::PingTimeout);
+                }
+                self.heartbeat = Heartbeat::Waiting { pong_by: now + self.timing.ping_timeout, rearmed };
+            }
+            _ => {}
+        }
+        if let Some(probe) = &mut self.probe {
+            if probe.upgrade_by <= now {
+                self.handle_candidate_lost();
+            } else if probe.noop_at.is_some_and(|at| at <= now) {
+                probe.noop_at = Some(now + NOOP_INTERVAL);
+                self.outputs.push_back(Output::Noop);
+            }
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Session::handle_timeout`] wants to be called next, and why; `None` when the session is over.
+    pub fn poll_deadline(&self) -> Option<(Instant, Deadline)> {
+        match self.phase {
+            Phase::Closed => None,
+            Phase::Closing { by, .. } => Some((by, Deadline::Close)),
+            Phase::Open => {
+                let heartbeat = match self.heartbeat {
+                    Heartbeat::Idle { ping_at } => (ping_at, Deadline::Ping),
+                    Heartbeat::Waiting { pong_by, .. } => (pong_by, Deadline::Pong),
+                };
+                let upgrade = self.probe.map(|probe| (probe.upgrade_by, Deadline::Upgrade));
+                let noop = self.probe.and_then(|probe| Some((probe.noop_at?, Deadline::Noop)));
+                [Some(heartbeat), upgrade, noop].into_iter().flatten().min_by_key(|(at, _)| *at)
+            }
+        }
+    }
+
+    fn end(&mut self, reason: CloseReason) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        self.handle_candidate_lost();
+        self.phase = Phase::Closed;
+        self.outputs.push_back(Output::Closed(reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_after_a_ping_closes_the_session() {
+        let mut pair = Pair::new(TransportKind::WebSocket);
+        assert_eq!(pair.wait(), (25_000, vec![Output::Ping]));
+        assert_eq!(pair.wait(), (45_000, vec![Output::Closed(CloseReason::PingTimeout)]));
+        assert_eq!(pair.session.poll_deadline(), None);
+    }
+
+    #[test]
+    fn the_next_ping_comes_an_interval_after_the_pong() {
+        let mut pair = Pair::new(TransportKind::WebSocket);
+        assert_eq!(pair.wait(), (25_000, vec![Output::Ping]));
+        pair.pass(3_000);
+        assert_eq!(pair.packet("3"), []);
+        assert_eq!(pair.wait(), (53_000, vec![Output::Ping]));
+    }
+
+    #[test]
+    fn other_traffic_rearms_the_pong_deadline_once() {
+        let mut pair = Pair::new(TransportKind::WebSocket);
+        pair.wait();
+        pair.pass(15_000);
+        assert_eq!(pair.packet("4x"), [Output::Message("x".into())]);
+        pair.pass(15_000);
+        pair.packet("4y");
+        assert_eq!(pair.wait(), (60_000, vec![Output::Closed(CloseReason::PingTimeout)]));
+    }
+
+    #[test]
+    fn a_client_that_we_make_wait_does_not_time_out() {
+        let mut pair = Pair::new(TransportKind::WebSocket);
+        pair.wait();
+        pair.pass(20_000);
+        pair.session.handle_timeout(pair.now, false);
+        assert_eq!(pair.outputs(), []);
+        assert_eq!(pair.wait(), (65_000, vec![Output::Closed(CloseReason::PingTimeout)]));
+    }
+
+    #[test]
+    fn a_ping_from_the_client_breaks_the_protocol() {
+        let mut pair = Pair::new(TransportKind::WebSocket);
+        assert_eq!(pair.packet("2"), [Output::Closed(CloseReason::TransportError)]);
+        assert_eq!(pair.packet("4x"), []);
+    }
+
+    #[test]
+    fn a_client_that_closes_polling_lets_its_get_go() {
+        let mut pair = Pair::new(TransportKind::Polling);
+        assert_eq!(pair.packet("1"), [Output::Noop, Output::Closed(CloseReason::TransportClose)]);
+    }
+
+    #[test]
+    fn an_upgrade_takes_a_probe_and_an_upgrade_packet() {
+        let mut pair = Pair::new(TransportKind::Polling);
+        pair.session.handle_candidate(pair.now).expect("the first candidate");
+        assert_eq!(pair.session.handle_candidate(pair.now), Err(ProbeRefused));
+        assert_eq!(pair.candidate("2probe"), [Output::ProbeAnswer]);
+        assert_eq!(pair.wait(), (100, vec![Output::Noop]));
+        assert_eq!(pair.wait(), (200, vec![Output::Noop]));
+        assert_eq!(pair.candidate("5"), [Output::Upgraded]);
+        assert_eq!(pair.session.transport(), TransportKind::WebSocket);
+        assert_eq!(pair.session.handle_candidate(pair.now), Err(ProbeRefused));
+        assert_eq!(pair.wait(), (25_200, vec![Output::Ping]));
+    }
+
+    #[test]
+    fn an_upgrade_in_the_middle_of_a_heartbeat_is_pinged_again() {
+        let mut pair = Pair::new(TransportKind::Polling);
+        pair.wait();
+        pair.session.handle_candidate(pair.now).expect("a candidate");
+        pair.candidate("5");
+        assert_eq!(pair.wait(), (50_000, vec![Output::Ping]));
+    }
+
+    #[test]
+    fn a_candidate_that_says_anything_else_is_closed_and_polling_goes_on() {
+        for packet in ["4x", "2", "2prob", "3probe", "1", "6"] {
+            let mut pair = Pair::new(TransportKind::Polling);
+            pair.session.handle_candidate(pair.now).expect("a candidate");
+            assert_eq!(pair.candidate(packet), [Output::ProbeFailed], "{packet}");
+            assert!(pair.session.is_open());
+            pair.session.handle_candidate(pair.now).expect("another may try");
+        }
+    }
+
+    #[test]
+    fn a_candidate_has_ten_seconds() {
+        let mut pair = Pair::new(TransportKind::Polling);
+        pair.session.handle_candidate(pair.now).expect("a candidate");
+        assert_eq!(pair.wait(), (10_000, vec![Output::ProbeFailed]));
+        assert_eq!(pair.wait(), (25_000, vec![Output::Ping]));
+    }
+
+    #[test]
+    fn a_closing_session_ends_when_its_last_words_are_sent_or_nobody_takes_them() {
+        let mut pair = Pair::new(TransportKind::Polling);
+        pair.session.close(CloseReason::ForcedClose, pair.now);
+        assert!(!pair.session.is_open());
+        assert_eq!(pair.packet("4late"), []);
+        assert_eq!(pair.wait(), (30_000, vec![Output::Closed(CloseReason::ForcedClose)]));
+
+        let mut pair = Pair::new(TransportKind::Polling);
+        pair.session.close(CloseReason::ServerShuttingDown, pair.now);
+        pair.session.handle_drained();
+        assert_eq!(pair.outputs(), [Output::Closed(CloseReason::ServerShuttingDown)]);
+        pair.session.handle_drained();
+        pair.session.handle_lost(CloseReason::TransportError);
+        assert_eq!(pair.outputs(), []);
+    }
+
+    /// A session and its virtual clock, in milliseconds.
+    struct Pair {
+        session: Session,
+        start: Instant,
+        now: Instant,
+    }
+
+    impl Pair {
+        fn new(transport: TransportKind) -> Self {
+            let start = Instant::now();
+            let timing = Timing {
+                ping_interval: Duration::from_secs(25),
+                ping_timeout: Duration::from_secs(20),
+                upgrade_timeout: Duration::from_secs(10),
+            };
+            Self { session: Session::open(timing, transport, start), start, now: start }
+        }
+
+        fn pass(&mut self, millis: u64) {
+            self.now += Duration::from_millis(millis);
+        }
+
+        /// Goes to the next deadline: when that was, and what happened.
+        fn wait(&mut self) -> (u128, Vec<Output>) {
+            self.now = self.session.poll_deadline().expect("a deadline").0;
+            self.session.handle_timeout(self.now, true);
+            ((self.now - self.start).as_millis(), self.outputs())
+        }
+
+        fn packet(&mut self, text: &str) -> Vec<Output> {
+            self.session.handle_packet(Packet::decode(&text.into()).expect("a packet"), self.now);
+            self.outputs()
+        }
+
+        fn candidate(&mut self, text: &str) -> Vec<Output> {
+            self.session.handle_candidate_packet(&Packet::decode(&text.into()).expect("a packet"), self.now);
+            self.outputs()
+        }
+
+        fn outputs(&mut self) -> Vec<Output> {
+            std::iter::from_fn(|| self.session.poll_output()).collect()
+        }
+    }
+}

@@ -50,6 +50,11 @@ impl Encoded {
         }
     }
 
+    /// WebSocket frames that are ready as they stand, such as a pong; never for polling.
+    pub fn frames(frames: &[u8]) -> Self {
+        Self { frame: Bytes::copy_from_slice(frames), header: 0, binary: true, compress: true }
+    }
+
     fn framed(mut buffer: Vec<u8>, binary: bool) -> Self {
         let length = buffer.len() - MAX_HEADER;
         let opcode = 0x80 | if binary { 2 } else { 1 };

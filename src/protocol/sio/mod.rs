@@ -1,1 +1,13 @@
 //! Socket.IO 5 on the wire: packets, their attachments, and arguments.
+
+mod args;
+mod decode;
+mod deserialize;
+pub mod encode;
+mod json;
+mod packet;
+mod serialize;
+
+pub use args::{Args, ArgsError};
+pub use decode::{DecodeError, Decoder};
+pub use packet::{AckId, Body, Packet};

@@ -1,0 +1,226 @@
+//! The command line: what it says, what it prints, and the exit codes that others may count on.
+
+use crate::config::{self, Config, Flag, Loaded, Sources};
+use crate::http::listen::ListenError;
+use clap::{Args, Parser, Subcommand};
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How the process ends, in the codes of `sysexits.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did what was asked.
+    Done = 0,
+    /// The command line or the configuration is wrong; nothing was bound. Another start changes nothing.
+    Configuration = 64,
+    /// A port or a socket is taken by somebody else.
+    Taken = 69,
+    /// The operating system refused something else.
+    System = 71,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<&ListenError> for Exit {
+    fn from(error: &ListenError) -> Self {
+        use ListenError::{Answered, Inherit, NoSocket, NotListening, Refused, Socket, Taken, UnknownName};
+        match error {
+            UnknownName(_) | NotListening(_) | Inherit(_) => Self::Configuration,
+            Taken { .. } | Answered(_) | NoSocket(_) => Self::Taken,
+            Refused { .. } | Socket { .. } => Self::System,
+        }
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  stopped when asked to
+  64  the command line or the configuration is wrong; no port was bound
+  69  a port or the unix socket is taken
+  71  the operating system refuses something else
+ 130  asked twice to stop with Ctrl-C (143 with SIGTERM): left at once
+
+Signals:
+  SIGTERM, Ctrl-C  stop: accept nothing more, close what is open, exit
+  SIGUSR1          drain: take no new clients, let go of those that are here, wait to be stopped";
+
+/// A realtime server for Socket.IO and WebSocket clients that keeps every client on its process.
+#[derive(Debug, Parser)]
+#[command(name = "stickyport", version, about, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until told to stop; what happens without a command, too
+    Serve(Settings),
+    /// Print an example configuration file: every setting, its unit and its default
+    PrintConfig,
+    /// Read and check the configuration, bind nothing, exit with 0 or 64
+    CheckConfig(Settings),
+}
+
+#[derive(Debug, Default, Args)]
+struct Settings {
+    /// Configuration file in TOML, which must exist; none is read without this
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which process of this host this is: 0, 1, 2 …; its own port is ws.base_port (3131) + N
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    instance: Option<String>,
+    /// Number that no other process of the whole fleet has; the instance if not given
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    node: Option<String>,
+    /// Any setting, as in --set engine.ping_interval=20s; may be repeated, and the last one wins
+    #[arg(long, value_name = "TABLE.KEY=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected table.key=value")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+impl Settings {
+    /// Those before the command and those after it, which win.
+    fn then(mut self, after: Self) -> Self {
+        self.config = after.config.or(self.config);
+        self.instance = after.instance.or(self.instance);
+        self.node = after.node.or(self.node);
+        self.set.extend(after.set);
+        self
+    }
+
+    fn load(self) -> Result<Loaded, config::ConfigError> {
+        let flag = |place: String, key: &str, text| Flag { place, key: key.to_owned(), text };
+        let set = self.set.into_iter().map(|(key, text)| flag(format!("--set {key}"), &key, text));
+        let named = [("instance", self.instance), ("node", self.node)];
+        let named = named.into_iter().filter_map(|(key, text)| Some(flag(format!("--{key}"), key, text?)));
+        Config::load(Sources { file: self.config, environment: std::env::vars_os().collect(), flags: set.chain(named).collect() })
+    }
+}
+
+/// Does what the command line asks for, except for serving: for that it hands back the configuration.
+///
+/// # Errors
+/// The process is to end with this code, now; what there was to say has been printed.
+pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<Loaded, Exit> {
+    let cli = Cli::try_parse_from(arguments).map_err(|error| {
+        let _ = error.print();
+        if error.use_stderr() { Exit::Configuration } else { Exit::Done }
+    })?;
+    let load = |settings: Settings| {
+        settings.load().map_err(|error| {
+            for problem in error.problems {
+                complain(&problem.to_string());
+            }
+            Exit::Configuration
+        })
+    };
+    match cli.command {
+        None => load(cli.settings),
+        Some(Command::Serve(settings)) => load(cli.settings.then(settings)),
+        Some(Command::PrintConfig) => Err(print(&config::example())),
+        Some(Command::CheckConfig(settings)) => {
+            let loaded = load(cli.settings.then(settings))?;
+            for name in &loaded.unknown_variables {
+                complain(&unknown_variable(name));
+            }
+            Err(print(&summary(&loaded.config)))
+        }
+    }
+}
+
+/// What to say of a variable with our prefix that names no setting.
+pub fn unknown_variable(name: &str) -> String {
+    format!("the environment variable {name} names no setting and is ignored")
+}
+
+/// Prints a line to standard output; that nobody reads it is no reason to stop.
+pub fn announce(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn summary(config: &Config) -> String {
+    let Config { instance, http, .. } = config;
+    format!(
+        "The configuration is right: instance {instance}, node {}, shared port {}, own port {}.\n",
+        config.node(),
+        http.listen,
+        config.own_address()
+    )
+}
+
+#[expect(clippy::print_stderr, reason = "logging is not up before the configuration is read")]
+fn complain(what: &str) {
+    eprintln!("stickyport: {what}");
+}
+
+/// Prints to standard output; somebody who reads only the first lines is no error.
+fn print(text: &str) -> Exit {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot print: {error}"));
+            Exit::System
+        }
+        _ => Exit::Done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_may_stand_before_and_after_the_command() {
+        let cli =
+            Cli::try_parse_from(["stickyport", "--set", "a=1", "--instance", "1", "serve", "--set", "b=x=y", "--instance", "2"]);
+        let cli = cli.expect("parsed");
+        let Some(Command::Serve(after)) = cli.command else { panic!("not serve") };
+        let settings = cli.settings.then(after);
+        assert_eq!(settings.instance.as_deref(), Some("2"));
+        assert_eq!(settings.set, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "x=y".to_owned())]);
+    }
+
+    #[test]
+    fn no_command_means_serve() {
+        let loaded = start(["stickyport", "--instance", "3", "--node", "7"].map(OsString::from)).expect("serve");
+        assert_eq!((loaded.config.instance, loaded.config.node().to_string()), (3, "7".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_a_wrong_configuration() {
+        for arguments in
+            [&["--instence", "1"][..], &["fly"], &["--set", "engine"], &["--instance", "-1"], &["--config"], &["--set", "a.b=1"]]
+        {
+            let arguments = ["stickyport"].iter().chain(arguments).map(OsString::from);
+            assert_eq!(start(arguments).err(), Some(Exit::Configuration));
+        }
+        assert_eq!(start(["stickyport", "--help"].map(OsString::from)).err(), Some(Exit::Done));
+    }
+}

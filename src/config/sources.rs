@@ -1,0 +1,148 @@
+//! Where settings come from, each source checked for keys that do not exist before they are merged.
+
+use super::Config;
+use super::error::{ConfigError, Problem};
+use crate::options::{Describe, Setting};
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Figment, Metadata, Profile, Provider};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+const PREFIX: &str = "STICKYPORT_";
+
+/// Where to read settings from; the default is nowhere.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// A TOML file, which must exist.
+    pub file: Option<PathBuf>,
+    /// Variables, of which those that begin with `STICKYPORT_` count; two underscores stand for a dot.
+    pub environment: Vec<(OsString, OsString)>,
+    /// What the command line sets; the last one wins.
+    pub flags: Vec<Flag>,
+}
+
+/// A setting on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// What was written there, for error messages.
+    pub place: String,
+    /// The setting, as `table.key`.
+    pub key: String,
+    /// Its value, without TOML's quotes if it likes.
+    pub text: String,
+}
+
+impl Sources {
+    /// All sources, later ones above earlier ones, and the variables that name no setting.
+    pub(super) fn merge(self) -> Result<(Figment, Vec<String>), ConfigError> {
+        let known = Value::serialize(Config::default()).expect("settings are plain data");
+        let known = known.as_dict().expect("settings are a table");
+        let mut figment = Figment::from(Source { place: String::new(), dict: known.clone() });
+        let mut problems = Vec::new();
+        let mut unknown_variables = Vec::new();
+
+        if let Some(path) = &self.file {
+            let place = path.display().to_string();
+            let dict = read(path).map_err(|what| ConfigError::one(place.clone(), String::new(), what))?;
+            let unknown = unknown_keys(&dict, known);
+            problems.extend(unknown.into_iter().map(|key| unknown_key(&place, key)));
+            figment = figment.merge(Source { place, dict });
+        }
+        for (name, text) in self.environment {
+            let Some((name, key)) = name.to_str().and_then(|name| Some((name, name.strip_prefix(PREFIX)?))) else { continue };
+            let key = key.to_ascii_lowercase().replace("__", ".");
+            match (setting(&key, known), text.to_str()) {
+                (None, _) => unknown_variables.push(name.to_owned()),
+                (Some(_), None) => problems.push(Problem { place: name.to_owned(), key, what: "is not UTF-8".to_owned() }),
+                (Some(default), Some(text)) => figment = figment.merge(Source::of(name.to_owned(), &key, typed(text, default))),
+            }
+        }
+        for Flag { place, key, text } in self.flags {
+            match setting(&key, known) {
+                None => problems.push(unknown_key(&place, key)),
+                Some(default) => figment = figment.merge(Source::of(place, &key, typed(&text, default))),
+            }
+        }
+        if problems.is_empty() { Ok((figment, unknown_variables)) } else { Err(ConfigError { problems }) }
+    }
+}
+
+/// What one place sets.
+struct Source {
+    place: String,
+    dict: Dict,
+}
+
+impl Source {
+    fn of(place: String, key: &str, value: Value) -> Self {
+        let nested = figment::util::nest(key, value);
+        Self { place, dict: nested.into_dict().expect("a key nests into a table") }
+    }
+}
+
+impl Provider for Source {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.place.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Profile::Default.collect(self.dict.clone()))
+    }
+}
+
+fn read(path: &Path) -> Result<Dict, String> {
+    let mut profiles = Toml::file_exact(path).data().map_err(|error| error.to_string().trim_end().to_owned())?;
+    Ok(profiles.remove(&Profile::Default).unwrap_or_default())
+}
+
+/// The default of a setting; `None` when there is no such setting.
+fn setting<'a>(key: &str, known: &'a Dict) -> Option<&'a Value> {
+    let mut parts = key.split('.');
+    let mut value = known.get(parts.next()?)?;
+    for part in parts {
+        value = value.as_dict()?.get(part)?;
+    }
+    if value.as_dict().is_some() { None } else { Some(value) }
+}
+
+/// The keys of a file that name no setting; one that should be a table and is not is left to be found as a wrong value.
+fn unknown_keys(dict: &Dict, known: &Dict) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (key, value) in dict {
+        match (known.get(key), value) {
+            (None, _) => unknown.push(key.clone()),
+            (Some(Value::Dict(_, known)), Value::Dict(_, dict)) => {
+                unknown.extend(unknown_keys(dict, known).into_iter().map(|inner| format!("{key}.{inner}")));
+            }
+            _ => {}
+        }
+    }
+    unknown
+}
+
+fn unknown_key(place: &str, key: String) -> Problem {
+    let table = key.split_once('.').and_then(|(name, _)| Config::TABLES.iter().find(|table| table.key == name));
+    let names = |settings: &[Setting]| settings.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ");
+    let what = match table {
+        Some(table) => format!("[{}] has {}", table.key, names(table.settings)),
+        None => {
+            let tables = Config::TABLES.iter().map(|table| format!(", [{}]", table.key));
+            format!("there are {}{}", names(Config::SETTINGS), tables.collect::<String>())
+        }
+    };
+    Problem { place: place.to_owned(), what: format!("unknown key `{key}`; {what}"), key: String::new() }
+}
+
+/// What a text means to a setting of that default: nobody should have to write TOML's quotes into a variable.
+fn typed(text: &str, default: &Value) -> Value {
+    let parsed = || text.parse::<Value>().expect("what is no number is a string");
+    match default {
+        Value::String(..) if !text.starts_with('"') => Value::from(text),
+        Value::Array(..) if !text.trim_start().starts_with('[') => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Value::from(items.map(Value::from).collect::<Vec<_>>())
+        }
+        _ => parsed(),
+    }
+}

@@ -1,0 +1,198 @@
+//! What types cannot say about settings: numbers that must not be zero, texts of a form, settings that do not fit each other.
+
+use super::Config;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// hyper refuses a smaller buffer for a request's headers.
+const LEAST_HEADER_BYTES: usize = 8 * 1024;
+
+impl Config {
+    /// The settings that cannot be used, each with its reason.
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Problems(Vec::new());
+        self.ports(&mut problems);
+        self.engine_options(&mut problems);
+        self.bounds(&mut problems);
+        problems.check("public_url", is_url(&self.public_url), || {
+            format!(r#"{:?} is no URL such as "https://example.org""#, self.public_url)
+        });
+        for origin in &self.cors.origins {
+            problems.check("cors.origins", is_origin(origin), || {
+                format!(r#"{origin:?} is neither "*" nor an origin such as "https://example.org", without a slash at the end"#)
+            });
+        }
+        let to_all = self.cors.origins.iter().any(|origin| origin == "*");
+        problems.check("cors.credentials", !(self.cors.credentials && to_all), || {
+            r#"browsers refuse credentials together with cors.origins = ["*"]; name the origins"#.to_owned()
+        });
+        if let Err(error) = self.log.filter() {
+            problems.0.push(("log.level", error.to_string()));
+        }
+        problems.0
+    }
+
+    fn ports(&self, problems: &mut Problems) {
+        let base = self.ws.base_port;
+        let own = base.checked_add(self.instance);
+        problems.check("instance", own.is_some(), || {
+            format!("ws.base_port {base} + instance {} is above 65535, the last port", self.instance)
+        });
+        let shared = self.http.listen.port();
+        problems.check("http.listen", base == 0 || own != Some(shared), || {
+            format!("port {shared} is this instance's own port (ws.base_port {base} + instance {})", self.instance)
+        });
+    }
+
+    fn engine_options(&self, problems: &mut Problems) {
+        let engine = &self.engine;
+        let plain = |c: char| c.is_ascii_graphic() && !"?#%".contains(c);
+        problems.check("engine.path", engine.path.starts_with('/') && engine.path.chars().all(plain), || {
+            format!(r#"{:?} is no path such as "/socket.io/""#, engine.path)
+        });
+        let distinct: HashSet<_> = engine.transports.iter().collect();
+        problems.check("engine.transports", !distinct.is_empty() && distinct.len() == engine.transports.len(), || {
+            "expected `polling`, `websocket` or both, each once".to_owned()
+        });
+        for (key, time) in [
+            ("engine.ping_interval", engine.ping_interval),
+            ("engine.ping_timeout", engine.ping_timeout),
+            ("engine.upgrade_timeout", engine.upgrade_timeout),
+            ("socketio.connect_timeout", self.socketio.connect_timeout),
+            ("limits.header_timeout", self.limits.header_timeout),
+            ("limits.body_timeout", self.limits.body_timeout),
+            ("limits.keep_alive", self.limits.keep_alive),
+        ] {
+            problems.check(key, !time.is_zero(), || "must be more than 0".to_owned());
+            // Far enough for anyone, and near enough that `now + time` is always a time.
+            problems.check(key, time <= DAY, || "must be at most 24h".to_owned());
+        }
+        for (key, time) in [("restart_window", self.restart_window), ("drain_timeout", self.drain_timeout)] {
+            problems.check(key, time <= DAY, || "must be at most 24h".to_owned());
+        }
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        problems.check("engine.cookie", engine.cookie.chars().all(token), || format!("{:?} is no cookie's name", engine.cookie));
+    }
+
+    fn bounds(&self, problems: &mut Problems) {
+        let limits = &self.limits;
+        for (key, number) in [
+            ("engine.max_payload", self.engine.max_payload),
+            ("limits.packets_per_payload", limits.packets_per_payload),
+            ("limits.namespaces_per_session", limits.namespaces_per_session),
+            ("limits.rooms_per_socket", limits.rooms_per_socket),
+            ("limits.pending_events", limits.pending_events),
+            ("limits.outbox_bytes", limits.outbox_bytes),
+            ("limits.outbound_bytes", limits.outbound_bytes),
+            ("limits.headers", limits.headers),
+        ] {
+            problems.check(key, number > 0, || "must be more than 0".to_owned());
+        }
+        problems.check("limits.header_bytes", limits.header_bytes >= LEAST_HEADER_BYTES, || "must be at least 8KiB".to_owned());
+        problems.check("limits.outbound_bytes", limits.outbound_bytes >= limits.outbox_bytes, || {
+            "must be at least limits.outbox_bytes, what one session may take of it".to_owned()
+        });
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+struct Problems(Vec<(&'static str, String)>);
+
+impl Problems {
+    fn check(&mut self, key: &'static str, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push((key, what()));
+        }
+    }
+}
+
+/// Empty, or `http` or `https` with a host and perhaps a path.
+fn is_url(text: &str) -> bool {
+    let Ok(url) = text.parse::<http::Uri>() else { return text.is_empty() };
+    matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty()) && url.query().is_none()
+}
+
+/// `*`, or a scheme and a host and perhaps a port, as browsers write it.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else { return text == "*" };
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.+".contains(c);
+    let authority_fits = authority.parse::<http::uri::Authority>().is_ok_and(|parsed| parsed.as_str() == authority);
+    !scheme.is_empty() && scheme.chars().all(plain) && authority_fits && !authority.contains('@')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flag, Sources};
+
+    #[test]
+    fn settings_that_cannot_be_used_are_named() {
+        for (settings, problem) in [
+            (&["instance=65000"][..], "instance: ws.base_port 3131 + instance 65000 is above 65535, the last port"),
+            (
+                &["ws.base_port=8079", "instance=1"],
+                "http.listen: port 8080 is this instance's own port (ws.base_port 8079 + instance 1)",
+            ),
+            (&["engine.ping_timeout=0s"], "engine.ping_timeout: must be more than 0"),
+            (&["engine.ping_interval=9999h"], "engine.ping_interval: must be at most 24h"),
+            (&["engine.path=socket.io"], r#"engine.path: "socket.io" is no path such as "/socket.io/""#),
+            (&["engine.transports="], "engine.transports: expected `polling`, `websocket` or both, each once"),
+            (&["engine.cookie=a b"], r#"engine.cookie: "a b" is no cookie's name"#),
+            (&["limits.header_bytes=1KiB"], "limits.header_bytes: must be at least 8KiB"),
+            (
+                &["limits.outbound_bytes=1KiB"],
+                "limits.outbound_bytes: must be at least limits.outbox_bytes, what one session may take of it",
+            ),
+            (&["public_url=example.org"], r#"public_url: "example.org" is no URL such as "https://example.org""#),
+            (
+                &["cors.origins=*", "cors.credentials=true"],
+                r#"cors.credentials: browsers refuse credentials together with cors.origins = ["*"]; name the origins"#,
+            ),
+            (
+                &["log.level=infoo"],
+                "log.level: `infoo` is neither a level (error, warn, info, debug, trace, off) \
+                 nor directives such as \"info,stickyport::engine=debug\"",
+            ),
+        ] {
+            let error = load(settings).expect_err("refused").to_string();
+            assert!(error.starts_with("--set ") && error.ends_with(problem) || error == problem, "{error}\n{problem}");
+        }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let error = load(&["engine.ping_timeout=0s", "limits.headers=0", "public_url=x"]).expect_err("refused");
+        assert_eq!(error.problems.len(), 3);
+    }
+
+    #[test]
+    fn origins_are_as_browsers_write_them() {
+        for origin in ["*", "https://example.org", "http://localhost:8080", "http://[::1]:80", "capacitor://localhost"] {
+            assert!(is_origin(origin), "{origin}");
+        }
+        for text in
+            ["", "example.org", "https://", "https://example.org/", "https://a/b", "HTTPS://example.org", "https://a@b", "null"]
+        {
+            assert!(!is_origin(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn urls_have_a_scheme_and_a_host() {
+        for url in ["", "http://example.org", "https://example.org/chat/"] {
+            assert!(is_url(url), "{url}");
+        }
+        for text in ["example.org", "/chat", "ftp://example.org", "https://example.org/?a=b", "https:///"] {
+            assert!(!is_url(text), "{text}");
+        }
+    }
+
+    fn load(settings: &[&str]) -> Result<(), crate::config::ConfigError> {
+        let flags = settings.iter().map(|setting| {
+            let (key, text) = setting.split_once('=').expect("key=value");
+            Flag { place: format!("--set {key}"), key: key.to_owned(), text: text.to_owned() }
+        });
+        Config::load(Sources { flags: flags.collect(), ..Sources::default() }).map(|_| ())
+    }
+}

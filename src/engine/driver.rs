@@ -1,0 +1,229 @@
+//! The one loop of a session: the only place where it sleeps, and where its WebSocket is read.
+
+use super::session::{Link, Session};
+use super::transport::websocket::{Lost, WebSocket};
+use crate::protocol::eio::Packet;
+use crate::protocol::eio::{Encoded, Message};
+use crate::protocol::errors::CloseReason;
+use std::io::IoSlice;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Time for the peer to take the close frame and close its side; after it the socket is dropped.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// RFC 6455, section 7.4.1: a message was too big.
+const CLOSE_TOO_BIG: [u8; 4] = [0x88, 2, 0x03, 0xf1];
+/// A close frame without a code.
+const CLOSE: [u8; 2] = [0x88, 0];
+
+/// Runs a session to its end.
+///
+/// Its waits: `sleep` for the earliest deadline of the protocol and of the application, `wake` for another task's changes (something to send, an upgrade, an
+/// end), `writable` for room in the kernel while packets wait, `readable` for the client's bytes while the application takes more.
+pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) {
+    let sleep = sleep_until(Instant::now());
+    tokio::pin!(sleep);
+    let mut last_words: &[u8] = &CLOSE;
+    loop {
+        session.run();
+        let Some(turn) = session.turn(&mut socket) else { break };
+        if sleep.deadline() != turn.deadline {
+            sleep.as_mut().reset(turn.deadline);
+        }
+        let is_ready = session.connection().ready();
+        let stream = socket.as_ref().map(|socket| Arc::clone(socket.stream()));
+        let is_stopped = socket.as_ref().is_some_and(WebSocket::is_stopped);
+        tokio::select! {
+            biased;
+            () = &mut sleep => session.handle_timeout(is_ready),
+            () = session.wake.notified() => {}
+            () = ready(stream.as_deref(), Interest::Write), if turn.has_backlog => session.flush(&mut session.lock()),
+            () = ready(stream.as_deref(), Interest::Read), if is_ready && !is_stopped => read(&session, &mut socket, &mut last_words),
+            () = std::future::ready(()), if is_ready && is_stopped => read(&session, &mut socket, &mut last_words),
+        }
+    }
+    if let Some(socket) = socket {
+        close(&session, &socket, last_words).await;
+    }
+}
+
+enum Interest {
+    Read,
+    Write,
+}
+
+/// Waits for the socket; without one, for ever. Its errors are met by the call that follows.
+async fn ready(stream: Option<&super::stream::Stream>, interest: Interest) {
+    let _ = match (stream, interest) {
+        (Some(stream), Interest::Read) => stream.readable().await,
+        (Some(stream), Interest::Write) => stream.writable().await,
+        (None, _) => std::future::pending().await,
+    };
+}
+
+/// What the loop waits for next.
+struct Turn {
+    deadline: Instant,
+    has_backlog: bool,
+}
+
+impl Session {
+    /// Takes over an upgraded socket, ends a session that has nothing left to say; `None` when it is over.
+    fn turn(self: &Arc<Self>, socket: &mut Option<WebSocket>) -> Option<Turn> {
+        let mut state = self.lock();
+        if let Some(upgraded) = state.upgraded.take() {
+            *socket = Some(upgraded);
+        }
+        let is_websocket = matches!(state.link, Link::WebSocket(_));
+        if is_websocket && state.machine.is_closing() && state.outbox.is_empty() {
+            state.machine.handle_drained();
+            drop(state);
+            self.run();
+            state = self.lock();
+        }
+        let (deadline, _) = state.machine.poll_deadline()?;
+        let has_backlog = is_websocket && !state.outbox.is_empty();
+        drop(state);
+        let deadline = Instant::from_std(deadline);
+        let deadline = self.connection().deadline().map_or(deadline, |other| other.min(deadline));
+        Some(Turn { deadline, has_backlog })
+    }
+
+    fn handle_timeout(self: &Arc<Self>, is_reading: bool) {
+        let now = Instant::now();
+        self.lock().machine.handle_timeout(now.into_std(), is_reading);
+        if self.connection().deadline().is_some_and(|deadline| deadline <= now) {
+            self.connection().timeout(self, now);
+        }
+    }
+}
+
+/// Hands on the messages of one read.
+fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut &[u8]) {
+    let Some(socket) = socket else { return };
+    let mut replies = Vec::new();
+    let result = socket.read(&mut replies, |message| {
+        match decode(message) {
+            Some(packet) => session.receive(packet),
+            None => session.lose(CloseReason::ParseError),
+        }
+        if session.connection().ready() && session.is_open() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    if !replies.is_empty() {
+        session.push_frames(&replies);
+    }
+    match result {
+        Ok(()) => {}
+        Err(Lost::Closed) => {
+            // The answer to a close frame, if there was one, has just been sent.
+            *last_words = &[];
+            session.lose(CloseReason::TransportClose);
+        }
+        Err(Lost::Broken) => session.lose(CloseReason::TransportError),
+        Err(Lost::TooLarge) => {
+            *last_words = &CLOSE_TOO_BIG;
+            session.metrics().limit_payload.inc();
+            session.lose(CloseReason::TransportError);
+        }
+    }
+}
+
+fn decode(message: Message) -> Option<Packet> {
+    match message {
+        Message::Text(text) => Packet::decode(&text).ok(),
+        Message::Binary(_) => Some(Packet::Message(message)),
+    }
+}
+
+/// Runs a candidate until it has become the session's transport, or is of no use.
+pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
+    let Some(mut cancelled) = session.propose(&socket) else {
+        return close(&session, &socket, &CLOSE).await;
+    };
+    loop {
+        let stream = Arc::clone(socket.stream());
+        let is_stopped = socket.is_stopped();
+        tokio::select! {
+            biased;
+            _ = &mut cancelled => return close(&session, &socket, &CLOSE).await,
+            () = ready(Some(&stream), Interest::Read), if !is_stopped => {}
+            () = std::future::ready(()), if is_stopped => {}
+        }
+        let mut is_upgraded = false;
+        let mut replies = Vec::new();
+        let result = socket.read(&mut replies, |message| {
+            match decode(message) {
+                Some(packet) => is_upgraded = session.receive_from_candidate(&packet),
+                None => session.lose_candidate(),
+            }
+            if is_upgraded { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if is_upgraded {
+            session.lock().upgraded = Some(socket);
+            session.wake.notify_one();
+            return;
+        }
+        if !replies.is_empty() {
+            let _ = stream.try_write_vectored(&[IoSlice::new(&replies)]);
+        }
+        if result.is_err() {
+            session.lose_candidate();
+            return linger(&stream).await;
+        }
+    }
+}
+
+/// Says the last words on a socket that carries nothing more.
+async fn close(session: &Session, socket: &WebSocket, last_words: &[u8]) {
+    let stream = socket.stream();
+    let mut outbox = {
+        let mut state = session.lock();
+        let is_ours = matches!(&state.link, Link::WebSocket(ours) if Arc::ptr_eq(ours, stream));
+        if is_ours {
+            state.link = Link::Closed;
+            session.metrics().outbound_bytes.add(-(state.outbox.bytes() as i64));
+            std::mem::take(&mut state.outbox)
+        } else {
+            Default::default()
+        }
+    };
+    if !last_words.is_empty() {
+        outbox.push(Encoded::frames(last_words));
+    }
+    let farewell = async {
+        while let Err(error) = outbox.write_with(|slices| stream.try_write_vectored(slices)) {
+            if error.kind() != std::io::ErrorKind::WouldBlock || stream.writable().await.is_err() {
+                return;
+            }
+        }
+        stream.shut_down();
+        swallow(stream).await;
+    };
+    // A peer that does not take its leave in time has none to take.
+    let _ = timeout(LINGER, farewell).await;
+}
+
+async fn linger(stream: &super::stream::Stream) {
+    stream.shut_down();
+    let _ = timeout(LINGER, swallow(stream)).await;
+}
+
+/// Reads to the end, so that closing does not reset the connection before the peer has read our last words.
+async fn swallow(stream: &super::stream::Stream) {
+    let mut buffer = [0; 512];
+    loop {
+        match stream.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if stream.readable().await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What waits to be sent to one session: packets in order, bounded by bytes.
+
+use crate::protocol::eio::{Encoded, payload};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+/// Frames that leave in one call; a call takes more than it can send at most once.
+const SLICES: usize = 32;
+
+/// Packets in order, and how much of the first one has already left.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    packets: VecDeque<Encoded>,
+    bytes: usize,
+    sent: usize,
+}
+
+/// The body of a GET's answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// The packets, joined.
+    pub body: Vec<u8>,
+    /// Whether none of its packets forbids compression.
+    pub compressible: bool,
+}
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn push(&mut self, packet: Encoded) {
+        self.bytes += packet.len();
+        self.packets.push_back(packet);
+    }
+
+    /// Drops all that waits.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// All that waits, as one polling payload.
+    pub(super) fn take_payload(&mut self) -> Payload {
+        let packets = std::mem::take(self).packets;
+        Payload { body: payload::encode(&packets), compressible: packets.iter().all(Encoded::is_compressible) }
+    }
+
+    /// Writes frames with `write` (a `writev`) until it takes no more.
+    ///
+    /// # Errors
+    /// Those of `write`; `WouldBlock` among them says that the rest waits.
+    pub(super) fn write_with(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> std::io::Result<usize>) -> std::io::Result<()> {
+        while !self.packets.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut count = 0;
+            for (slice, packet) in slices.iter_mut().zip(&self.packets) {
+                *slice = IoSlice::new(packet.websocket());
+                count += 1;
+            }
+            slices[0] = IoSlice::new(self.packets[0].websocket().get(self.sent..).unwrap_or_default());
+            let written = write(&slices[..count])?;
+            self.advance(written);
+        }
+        // A burst must not leave its space behind in a session that is quiet from now on.
+        if self.packets.capacity() > SLICES {
+            self.packets.shrink_to(0);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(packet) = self.packets.front() {
+            let left = packet.len() - self.sent;
+            if written < left {
+                self.sent += written;
+                self.bytes -= written;
+                return;
+            }
+            written -= left;
+            self.bytes -= left;
+            self.sent = 0;
+            self.packets.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::{Error, ErrorKind};
+
+    proptest! {
+        #[test]
+        fn every_byte_leaves_once_and_in_order(lengths in prop::collection::vec(0_usize..300, 1..80), steps in prop::collection::vec(0_usize..500, 1..50)) {
+            let mut outbox = Outbox::default();
+            let mut expected = Vec::new();
+            for (index, length) in lengths.iter().enumerate() {
+                let packet = Encoded::binary(&vec![index as u8; *length]);
+                expected.extend_from_slice(packet.websocket());
+                outbox.push(packet);
+            }
+            prop_assert_eq!(outbox.bytes(), expected.len());
+            let mut left = Vec::new();
+            let mut steps = steps.into_iter().cycle();
+            while !outbox.is_empty() {
+                let mut room = steps.next().expect("a cycle") + 1;
+                let written = outbox.write_with(|slices| {
+                    if room == 0 {
+                        return Err(Error::from(ErrorKind::WouldBlock));
+                    }
+                    let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(room).collect();
+                    room -= bytes.len();
+                    left.extend_from_slice(&bytes);
+                    Ok(bytes.len())
+                });
+                prop_assert!(written.is_ok() || !outbox.is_empty());
+                prop_assert_eq!(outbox.bytes(), expected.len() - left.len());
+            }
+            prop_assert_eq!(left, expected);
+        }
+    }
+}

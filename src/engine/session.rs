@@ -1,0 +1,419 @@
+//! One client's session: the protocol's state, what waits to be sent, and the transport that it leaves by.
+
+use super::outbox::{Outbox, Payload};
+use super::stream::Stream;
+use super::transport::polling::Requests;
+use super::transport::websocket::WebSocket;
+use super::{Connection, Engine, Handshake, SendError};
+use crate::metrics::Metrics;
+use crate::protocol::eio::{Encoded, Message, Packet};
+use crate::protocol::errors::CloseReason;
+use crate::protocol::limits::Limits;
+use crate::protocol::session::{Output, Session as Machine, TransportKind};
+use crate::protocol::sid::Sid;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+/// One client's session.
+///
+/// Its methods may be called from any task. What they set off is done on the session's own tasks: [`Session::send`] writes at once where the socket takes it,
+/// but never calls back into the application.
+pub struct Session {
+    sid: Sid,
+    handshake: Handshake,
+    engine: Arc<Engine>,
+    connection: OnceLock<Arc<dyn Connection>>,
+    state: Mutex<State>,
+    /// Wakes the session's loop.
+    pub(super) wake: Notify,
+    /// Wakes a POST that waits for the application.
+    room: Notify,
+}
+
+pub(super) struct State {
+    pub(super) machine: Machine,
+    pub(super) outbox: Outbox,
+    pub(super) link: Link,
+    /// A WebSocket that is being probed.
+    candidate: Option<Candidate>,
+    /// The WebSocket that the loop has to read from now on.
+    pub(super) upgraded: Option<WebSocket>,
+    /// Somebody is telling the application what happened; it will tell the rest as well, in order.
+    is_running: bool,
+}
+
+impl State {
+    fn is_writable(&self) -> bool {
+        self.machine.is_open()
+            && self.outbox.is_empty()
+            && match &self.link {
+                Link::Polling(requests) => requests.is_writable(),
+                Link::WebSocket(_) => true,
+                Link::Closed => false,
+            }
+    }
+}
+
+/// The way out.
+#[derive(Debug)]
+pub(super) enum Link {
+    Polling(Requests),
+    WebSocket(Arc<Stream>),
+    Closed,
+}
+
+struct Candidate {
+    stream: Arc<Stream>,
+    /// Dropped with the candidate, which ends its task.
+    _cancel: oneshot::Sender<()>,
+}
+
+impl Session {
+    pub(super) fn new(engine: Arc<Engine>, sid: Sid, handshake: Handshake, socket: Option<&WebSocket>) -> Arc<Self> {
+        let (link, transport) = match socket {
+            None => (Link::Polling(Requests::default()), TransportKind::Polling),
+            Some(socket) => (Link::WebSocket(Arc::clone(socket.stream())), TransportKind::WebSocket),
+        };
+        let state = State {
+            machine: Machine::open(engine.timing(), transport, Instant::now().into_std()),
+            outbox: Outbox::default(),
+            link,
+            candidate: None,
+            upgraded: None,
+            is_running: false,
+        };
+        Arc::new(Self {
+            sid,
+            handshake,
+            engine,
+            connection: OnceLock::new(),
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            room: Notify::new(),
+        })
+    }
+
+    pub(super) fn connect(&self, connection: Arc<dyn Connection>) {
+        assert!(self.connection.set(connection).is_ok(), "a session is opened once");
+    }
+
+    /// Its id: a credential, never to be logged or shown to other clients.
+    pub fn sid(&self) -> &Sid {
+        &self.sid
+    }
+
+    /// The request that opened it.
+    pub fn request(&self) -> &Handshake {
+        &self.handshake
+    }
+
+    /// How it reaches its client now.
+    pub fn transport(&self) -> TransportKind {
+        self.lock().machine.transport()
+    }
+
+    /// Whether packets can still be sent.
+    pub fn is_open(&self) -> bool {
+        self.lock().machine.is_open()
+    }
+
+    /// Sends all packets in order with nothing in between; what cannot leave at once waits.
+    ///
+    /// # Errors
+    /// The session is closed, or too much waits already, which closes it; nothing was sent then.
+    pub fn send(&self, packets: &[Encoded]) -> Result<(), SendError> {
+        let mut state = self.lock();
+        if !state.machine.is_open() {
+            return Err(SendError::Closed);
+        }
+        self.push(&mut state, packets)?;
+        self.metrics().messages_sent.add(packets.len() as u64);
+        Ok(())
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub fn send_message(&self, message: &Message) -> Result<(), SendError> {
+        self.send(&[Encoded::message(message)])
+    }
+
+    /// Sends if nothing has to wait for it; `false` says that the packets were dropped.
+    pub fn send_volatile(&self, packets: &[Encoded]) -> bool {
+        let mut state = self.lock();
+        if state.is_writable() && self.push(&mut state, packets).is_ok() {
+            self.metrics().messages_sent.add(packets.len() as u64);
+            return true;
+        }
+        self.metrics().volatile_dropped.add(packets.len() as u64);
+        false
+    }
+
+    /// Whether a packet could leave at once: nothing waits, and for polling a GET is parked.
+    pub fn is_writable(&self) -> bool {
+        self.lock().is_writable()
+    }
+
+    /// Closes after what waits was sent; clients come back by themselves.
+    pub fn close(&self, reason: CloseReason) {
+        let mut state = self.lock();
+        state.machine.close(reason, Instant::now().into_std());
+        if let Link::Polling(requests) = &mut state.link {
+            requests.wake();
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Closes at once and drops what waits.
+    pub fn discard(&self, reason: CloseReason) {
+        let mut state = self.lock();
+        let waiting = state.outbox.bytes();
+        state.outbox.clear();
+        self.metrics().outbound_bytes.add(-(waiting as i64));
+        state.machine.handle_lost(reason);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Reads on after [`Connection::ready`] was false.
+    pub fn resume(&self) {
+        self.room.notify_waiters();
+        self.wake.notify_one();
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.engine.limits
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.engine.metrics
+    }
+
+    pub(super) fn connection(&self) -> &Arc<dyn Connection> {
+        self.connection.get().expect("set before anyone else sees the session")
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code that can panic runs under this lock")
+    }
+
+    /// A packet came over the session's transport.
+    pub(super) fn receive(self: &Arc<Self>, packet: Packet) {
+        self.lock().machine.handle_packet(packet, Instant::now().into_std());
+        self.run();
+    }
+
+    /// The transport is gone.
+    pub(super) fn lose(self: &Arc<Self>, reason: CloseReason) {
+        self.lock().machine.handle_lost(reason);
+        self.run();
+    }
+
+    /// Waits while the application is not ready for more.
+    pub(super) async fn until_ready(&self) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            // Registered before the look, so that no call to `resume` falls between.
+            room.as_mut().enable();
+            if self.connection().ready() || !self.is_open() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// A WebSocket that asks to take over; what is returned ends when the candidate is dropped.
+    pub(super) fn propose(&self, socket: &WebSocket) -> Option<oneshot::Receiver<()>> {
+        let mut state = self.lock();
+        state.machine.handle_candidate(Instant::now().into_std()).ok()?;
+        let (cancel, cancelled) = oneshot::channel();
+        state.candidate = Some(Candidate { stream: Arc::clone(socket.stream()), _cancel: cancel });
+        drop(state);
+        // The loop sleeps towards a later deadline.
+        self.wake.notify_one();
+        Some(cancelled)
+    }
+
+    /// A packet came over the candidate; `true` when the candidate has become the session's transport.
+    pub(super) fn receive_from_candidate(self: &Arc<Self>, packet: &Packet) -> bool {
+        let mut state = self.lock();
+        state.machine.handle_candidate_packet(packet, Instant::now().into_std());
+        let is_upgraded = state.machine.transport() == TransportKind::WebSocket;
+        if is_upgraded && let Some(candidate) = state.candidate.take() {
+            // Together with the machine's change, so that no packet takes the old way any more.
+            if let Link::Polling(requests) = &mut state.link {
+                requests.part("1");
+            }
+            state.link = Link::WebSocket(candidate.stream);
+            self.metrics().upgrades.inc();
+            self.metrics().sessions_websocket.inc();
+            self.flush(&mut state);
+        }
+        drop(state);
+        self.run();
+        // `2probe` asks for noops earlier than anything that the loop waits for.
+        self.wake.notify_one();
+        is_upgraded
+    }
+
+    /// The candidate is gone.
+    pub(super) fn lose_candidate(self: &Arc<Self>) {
+        self.lock().machine.handle_candidate_lost();
+        self.run();
+    }
+
+    /// Tells the application, in order, what the protocol's state has decided, and sends what it wants sent.
+    pub(super) fn run(self: &Arc<Self>) {
+        {
+            let mut state = self.lock();
+            if state.is_running {
+                return;
+            }
+            state.is_running = true;
+        }
+        let _running = Running(self);
+        loop {
+            let mut state = self.lock();
+            let Some(output) = state.machine.poll_output() else {
+                state.is_running = false;
+                return;
+            };
+            match output {
+                Output::Message(message) => {
+                    drop(state);
+                    self.metrics().messages_received.inc();
+                    self.connection().message(self, message);
+                }
+                Output::Ping => self.push_control(&mut state, &self.engine.ping),
+                Output::Noop => self.let_get_go(&mut state),
+                Output::ProbeAnswer => self.answer_probe(&mut state),
+                Output::ProbeFailed => {
+                    state.candidate = None;
+                    self.metrics().upgrades_failed.inc();
+                }
+                Output::Upgraded => {
+                    drop(state);
+                    self.connection().upgraded(self);
+                }
+                Output::Closed(reason) => {
+                    state.candidate = None;
+                    if let Link::Polling(requests) = &mut state.link {
+                        requests.part("1");
+                    }
+                    drop(state);
+                    self.engine.forget(self, reason);
+                    self.connection().closed(self, reason);
+                    self.wake.notify_one();
+                    self.room.notify_waiters();
+                }
+            }
+        }
+    }
+
+    fn let_get_go(&self, state: &mut State) {
+        let is_writable = matches!(&state.link, Link::Polling(requests) if requests.is_writable());
+        if is_writable && state.outbox.is_empty() {
+            self.push_control(state, &self.engine.noop);
+        }
+    }
+
+    fn answer_probe(self: &Arc<Self>, state: &mut State) {
+        let Some(candidate) = &state.candidate else { return };
+        let answer = self.engine.probe_answer.websocket();
+        let written = candidate.stream.try_write_vectored(&[io::IoSlice::new(answer)]);
+        // The first bytes on a fresh connection: a kernel that does not take them has lost it.
+        if written.ok() != Some(answer.len()) {
+            state.machine.handle_candidate_lost();
+        }
+    }
+
+    fn push_control(&self, state: &mut State, packet: &Encoded) {
+        // At the bound the heartbeat finds out that the client is dead; the error has closed the session already.
+        let _ = self.push(state, std::slice::from_ref(packet));
+    }
+
+    /// Frames that tungstenite wants sent, such as a pong.
+    pub(super) fn push_frames(&self, frames: &[u8]) {
+        let mut state = self.lock();
+        if matches!(state.link, Link::WebSocket(_)) {
+            self.push_control(&mut state, &Encoded::frames(frames));
+        }
+    }
+
+    fn push(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
+        let size: usize = packets.iter().map(Encoded::len).sum();
+        let waiting = state.outbox.bytes();
+        let is_full = waiting > 0 && waiting + size > self.limits().outbox_bytes;
+        let total = usize::try_from(self.metrics().outbound_bytes.get()).unwrap_or(0);
+        if is_full || (waiting > 0 && total + size > self.limits().outbound_bytes) {
+            let limit = if is_full { &self.metrics().limit_outbox } else { &self.metrics().limit_outbound };
+            limit.inc();
+            state.outbox.clear();
+            self.metrics().outbound_bytes.add(-(waiting as i64));
+            state.machine.handle_lost(CloseReason::TransportError);
+            self.wake.notify_one();
+            return Err(SendError::Full);
+        }
+        for packet in packets {
+            state.outbox.push(packet.clone());
+        }
+        self.metrics().outbound_bytes.add(size as i64);
+        match &mut state.link {
+            Link::Polling(requests) => requests.wake(),
+            // What waits already is ahead of us, and the loop is waiting for the socket.
+            Link::WebSocket(_) if waiting > 0 => {}
+            Link::WebSocket(_) => {
+                self.flush(state);
+                if !state.outbox.is_empty() {
+                    self.wake.notify_one();
+                }
+            }
+            Link::Closed => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what the socket takes; an error of the socket is met by the loop when it reads.
+    pub(super) fn flush(&self, state: &mut State) {
+        let State { outbox, link: Link::WebSocket(stream), .. } = state else { return };
+        let before = outbox.bytes();
+        let result = outbox.write_with(|slices| stream.try_write_vectored(slices));
+        if let Err(error) = result
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            // Nobody will read it any more.
+            outbox.clear();
+            state.machine.handle_lost(CloseReason::TransportError);
+            self.wake.notify_one();
+        }
+        self.metrics().outbound_bytes.add(state.outbox.bytes() as i64 - before as i64);
+    }
+
+    pub(super) fn take_payload(&self, state: &mut State) -> Payload {
+        self.metrics().outbound_bytes.add(-(state.outbox.bytes() as i64));
+        state.outbox.take_payload()
+    }
+}
+
+/// Lets others run again even when the application panics.
+struct Running<'a>(&'a Arc<Session>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().is_running = false;
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("sid", &self.sid).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,375 @@
+//! The sessions of one instance: who is here, who may come, and how all of them go.
+
+use super::admission::{Admission, Gate, Refusal};
+use super::stream::Stream;
+use super::transport::websocket::WebSocket;
+use super::{Application, Handshake, Hooks, Options, Session, TransportKind, driver, entropy};
+use crate::metrics::Metrics;
+use crate::protocol::eio::handshake::{Open, Query, Request, Route, verify, version};
+use crate::protocol::eio::{Encoded, payload};
+use crate::protocol::errors::{CloseReason, ConnectionError};
+use crate::protocol::limits::Limits;
+use crate::protocol::session::Timing;
+use crate::protocol::sid::{Boot, Miss, Node, Sid};
+use http::HeaderMap;
+use http::request::Parts;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+/// The sessions of one instance.
+pub struct Engine {
+    pub(super) options: Options,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
+    node: Node,
+    boot: Boot,
+    application: Arc<dyn Application>,
+    hooks: Hooks,
+    gate: Arc<Gate>,
+    sessions: RwLock<HashMap<Sid, Entry>>,
+    tasks: TaskTracker,
+    pub(super) ping: Encoded,
+    pub(super) noop: Encoded,
+    pub(super) probe_answer: Encoded,
+}
+
+struct Entry {
+    session: Arc<Session>,
+    _admission: Admission,
+}
+
+/// What an [`Engine`] is made of.
+#[derive(Debug)]
+pub struct Builder {
+    options: Options,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    node: Node,
+    boot: Boot,
+    hooks: Hooks,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            options: Options::default(),
+            limits: Limits::default(),
+            metrics: Arc::default(),
+            node: Node::try_from(0).expect("0 is a node"),
+            boot: Boot::at(SystemTime::now()),
+            hooks: Hooks::default(),
+        }
+    }
+}
+
+impl Builder {
+    /// Sets the engine's options.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets the bounds.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Counts there.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Names the owner in every sid.
+    #[must_use]
+    pub fn node(mut self, node: Node) -> Self {
+        self.node = node;
+        self
+    }
+
+    /// Labels this start of the process in every sid.
+    #[must_use]
+    pub fn boot(mut self, boot: Boot) -> Self {
+        self.boot = boot;
+        self
+    }
+
+    /// Sets what the application decides about requests.
+    #[must_use]
+    pub fn hooks(mut self, hooks: Hooks) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    /// An engine below `application`.
+    pub fn build(self, application: Arc<dyn Application>) -> Arc<Engine> {
+        let Self { options, limits, metrics, node, boot, hooks } = self;
+        Arc::new(Engine {
+            options,
+            limits,
+            metrics,
+            node,
+            boot,
+            application,
+            hooks,
+            gate: Arc::default(),
+            sessions: RwLock::default(),
+            tasks: TaskTracker::new(),
+            ping: Encoded::control("2"),
+            noop: Encoded::control("6"),
+            probe_answer: Encoded::control("3probe"),
+        })
+    }
+}
+
+impl Engine {
+    /// An engine with the reference's defaults, to be changed.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Its options.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Where it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The node that its sids name.
+    pub fn node(&self) -> Node {
+        self.node
+    }
+
+    /// Sessions that are open now.
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether no session is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tasks of its sessions; a process that stops waits for them, so that every client hears its last words.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Whether new sessions are taken.
+    pub fn is_accepting(&self) -> bool {
+        !self.gate.is_shut()
+    }
+
+    /// Refuses handshakes from now on.
+    pub fn stop_accepting(&self) {
+        self.gate.shut();
+    }
+
+    /// Checks a request in the reference's order and counts what is wrong with it.
+    ///
+    /// # Errors
+    /// What the client is answered.
+    pub fn verify(&self, request: Request<'_>) -> Result<Route<Arc<Session>>, ConnectionError> {
+        let find = |sid: &str| {
+            let found = self.read().get(sid).map(|entry| Arc::clone(&entry.session));
+            if found.is_none() {
+                self.explain_miss(sid);
+            }
+            found.map(|session| {
+                let transport = session.transport();
+                (session, transport)
+            })
+        };
+        verify(request, &self.options.transports, find)
+    }
+
+    fn explain_miss(&self, sid: &str) {
+        let miss = Miss::explain(sid, self.node);
+        debug!(?miss, "session id unknown");
+        match miss {
+            Miss::Other(_) => self.metrics.refused_sid_other.inc(),
+            Miss::Gone => self.metrics.refused_sid_gone.inc(),
+            Miss::Garbage => self.metrics.refused_sid_garbage.inc(),
+        }
+    }
+
+    /// Counts a refusal and tells the application of it.
+    pub fn refused(&self, error: &ConnectionError, request: &Parts) {
+        match error {
+            ConnectionError::TransportUnknown => self.metrics.refused_transport_unknown.inc(),
+            // Counted by its cause when it was looked up.
+            ConnectionError::UnknownSid => {}
+            ConnectionError::BadHandshakeMethod => self.metrics.refused_method.inc(),
+            ConnectionError::BadRequest => self.metrics.refused_bad_request.inc(),
+            ConnectionError::Forbidden(_) => self.metrics.refused_forbidden.inc(),
+            ConnectionError::UnsupportedProtocolVersion => self.metrics.refused_protocol_version.inc(),
+        }
+        if let Some(tell) = &self.hooks.connection_error {
+            tell(error, request);
+        }
+    }
+
+    /// A place for one more session of `address`.
+    ///
+    /// # Errors
+    /// A limit is reached, or the instance drains.
+    pub fn admit(&self, address: &str) -> Result<Admission, Refusal> {
+        self.gate.admit(address, Instant::now(), &self.limits, &self.metrics)
+    }
+
+    /// Asks the application whether a handshake may go on, then looks at its version, and makes its sid: the reference's order.
+    ///
+    /// # Errors
+    /// The application says no, the version is not enabled, or the sid could not be made.
+    pub async fn authorize(&self, request: &Parts, query: &Query) -> Result<Sid, ConnectionError> {
+        if let Some(allow) = &self.hooks.allow_request {
+            allow(request).await.map_err(ConnectionError::Forbidden)?;
+        }
+        if version(query) != 4 {
+            return Err(ConnectionError::UnsupportedProtocolVersion);
+        }
+        let Some(generate) = &self.hooks.generate_id else {
+            return Ok(Sid::generate(self.node, self.boot, entropy()));
+        };
+        let sid = generate(request).await.map_err(|error| {
+            debug!(error, "the application's sid generator failed");
+            ConnectionError::BadRequest
+        })?;
+        // Two sessions of one sid would share their messages.
+        if sid.is_empty() || self.read().contains_key(sid.as_str()) {
+            debug!("the application's sid generator gave an empty sid or one that is taken");
+            return Err(ConnectionError::BadRequest);
+        }
+        Ok(Sid::from(sid.as_str()))
+    }
+
+    /// Adds the application's headers to an answer; `is_initial` for that of a session's first request.
+    pub fn add_headers(&self, headers: &mut HeaderMap, request: &Parts, is_initial: bool) {
+        if is_initial && let Some(add) = &self.hooks.initial_headers {
+            add(headers, request);
+        }
+        if let Some(add) = &self.hooks.headers {
+            add(headers, request);
+        }
+    }
+
+    /// Opens a session on polling; what is returned is the body of the handshake's answer.
+    pub fn open_polling(self: &Arc<Self>, sid: Sid, admission: Admission, handshake: Handshake) -> Vec<u8> {
+        let session = Session::new(Arc::clone(self), sid, handshake, None);
+        let open = self.open_packet(&session);
+        self.start(&session, admission);
+        self.tasks.spawn(driver::drive(session, None));
+        payload::encode([&open])
+    }
+
+    /// Opens a session on a WebSocket whose handshake is done; `unread` came with it.
+    pub fn open_websocket(self: &Arc<Self>, sid: Sid, admission: Admission, handshake: Handshake, stream: Stream, unread: &[u8]) {
+        let socket = WebSocket::new(stream, unread, self.options.max_payload);
+        let session = Session::new(Arc::clone(self), sid, handshake, Some(&socket));
+        let open = self.open_packet(&session);
+        // Before the application can send: the open packet is the first frame.
+        if session.send(&[open]).is_ok() {
+            self.metrics.sessions_websocket.inc();
+            self.start(&session, admission);
+            self.tasks.spawn(driver::drive(session, Some(socket)));
+        }
+    }
+
+    /// Runs a WebSocket that asks to take a polling session over.
+    pub async fn upgrade(&self, session: Arc<Session>, stream: Stream, unread: &[u8]) {
+        let socket = WebSocket::new(stream, unread, self.options.max_payload);
+        driver::probe(session, socket).await;
+    }
+
+    fn open_packet(&self, session: &Session) -> Encoded {
+        let can_upgrade = session.transport() == TransportKind::Polling
+            && self.options.allow_upgrades
+            && self.options.transports.contains(&TransportKind::WebSocket);
+        Open {
+            sid: session.sid(),
+            upgrade: can_upgrade,
+            ping_interval: self.options.ping_interval,
+            ping_timeout: self.options.ping_timeout,
+            max_payload: self.options.max_payload,
+        }
+        .encode()
+    }
+
+    fn start(&self, session: &Arc<Session>, admission: Admission) {
+        self.metrics.sessions.inc();
+        self.metrics.sessions_opened.inc();
+        session.connect(self.application.opened(session));
+        let entry = Entry { session: Arc::clone(session), _admission: admission };
+        self.sessions.write().expect("no code that can panic runs under this lock").insert(session.sid().clone(), entry);
+    }
+
+    /// A session is over.
+    pub(super) fn forget(&self, session: &Session, reason: CloseReason) {
+        let entry = self.sessions.write().expect("no code that can panic runs under this lock").remove(session.sid());
+        drop(entry);
+        self.metrics.sessions.dec();
+        if session.transport() == TransportKind::WebSocket {
+            self.metrics.sessions_websocket.dec();
+        }
+        match reason {
+            CloseReason::TransportError => self.metrics.closed_transport_error.inc(),
+            CloseReason::TransportClose => self.metrics.closed_transport_close.inc(),
+            CloseReason::PingTimeout => self.metrics.closed_ping_timeout.inc(),
+            CloseReason::ParseError => self.metrics.closed_parse_error.inc(),
+            CloseReason::ForcedClose | CloseReason::ForcedServerClose => self.metrics.closed_forced.inc(),
+            CloseReason::ServerShuttingDown => self.metrics.closed_shutdown.inc(),
+        }
+        debug!(%reason, "session closed");
+    }
+
+    /// Refuses handshakes and closes all sessions with "server shutting down", spread evenly over `window`: clients come back by themselves.
+    pub async fn close_all(&self, window: Duration) {
+        self.stop_accepting();
+        let sessions: Vec<_> = self.read().values().map(|entry| Arc::clone(&entry.session)).collect();
+        let start = Instant::now();
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
+        for (session, index) in sessions.into_iter().zip(0_u32..) {
+            tokio::time::sleep_until(start + (window / count) * index).await;
+            session.close(CloseReason::ServerShuttingDown);
+        }
+        // A handshake that was under way when the gate was shut.
+        for entry in self.read().values() {
+            entry.session.close(CloseReason::ServerShuttingDown);
+        }
+    }
+
+    pub(super) fn timing(&self) -> Timing {
+        Timing {
+            ping_interval: self.options.ping_interval,
+            ping_timeout: self.options.ping_timeout,
+            upgrade_timeout: self.options.upgrade_timeout,
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Sid, Entry>> {
+        self.sessions.read().expect("no code that can panic runs under this lock")
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("node", &self.node).field("sessions", &self.len()).finish_non_exhaustive()
+    }
+}

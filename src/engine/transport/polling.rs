@@ -1,0 +1,214 @@
+//! Long-polling: one GET that waits and one POST that delivers, each on its request's own task.
+
+use crate::engine::outbox::Payload;
+use crate::engine::session::{Link, Session};
+use crate::protocol::eio::payload::{self, PayloadError};
+use crate::protocol::errors::CloseReason;
+use bytestring::ByteString;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+/// The GET and the POST of a session.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Requests {
+    get: Option<Parked>,
+    is_posting: bool,
+}
+
+/// A GET that has arrived and is not answered.
+#[derive(Debug, Default)]
+struct Parked {
+    waker: Option<Waker>,
+    /// Set once it has found nothing to take; a session that closes tells such a GET with `1` alone.
+    has_waited: bool,
+    /// What it is answered when nothing else is left to say.
+    parting: Option<&'static str>,
+}
+
+/// A second GET beside one that waits, or a second POST beside one that is read: the session is closed, the request answered 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a request of this kind is already under way")]
+pub struct Overlap;
+
+impl Requests {
+    /// Whether a packet could leave at once.
+    pub(in crate::engine) fn is_writable(&self) -> bool {
+        self.get.as_ref().is_some_and(|get| get.parting.is_none())
+    }
+
+    /// Lets a parked GET look at the session again.
+    pub(in crate::engine) fn wake(&mut self) {
+        if let Some(waker) = self.get.as_mut().and_then(|get| get.waker.take()) {
+            waker.wake();
+        }
+    }
+
+    /// Answers a parked GET with `text`, after what waits if anything does.
+    pub(in crate::engine) fn part(&mut self, text: &'static str) {
+        if let Some(get) = &mut self.get {
+            get.parting.get_or_insert(text);
+        }
+        self.wake();
+    }
+}
+
+impl Session {
+    /// Waits for something to send and takes all of it: the answer to a GET.
+    ///
+    /// Dropping the future before it is ready is the client aborting its poll: the session closes with "transport error".
+    ///
+    /// # Errors
+    /// Another GET waits already; both the session and that GET end.
+    pub async fn poll(self: &Arc<Self>) -> Result<Payload, Overlap> {
+        let mut poll = self.begin_poll()?;
+        let payload = poll_fn(|cx| {
+            let answer = self.take_answer(cx.waker());
+            answer.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        poll.is_answered = true;
+        drop(poll);
+        self.run();
+        Ok(payload)
+    }
+
+    fn begin_poll(self: &Arc<Self>) -> Result<Polling<'_>, Overlap> {
+        let mut state = self.lock();
+        match &mut state.link {
+            Link::Polling(requests) if requests.get.is_none() => {
+                requests.get = Some(Parked::default());
+                Ok(Polling { session: self, is_answered: false })
+            }
+            _ => {
+                state.machine.handle_lost(CloseReason::TransportError);
+                drop(state);
+                self.run();
+                Err(Overlap)
+            }
+        }
+    }
+
+    fn take_answer(&self, waker: &Waker) -> Option<Payload> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let control = |text: &str| Payload { body: text.as_bytes().to_vec(), compressible: true };
+        let Link::Polling(Requests { get: Some(get), .. }) = &mut state.link else {
+            // The session moved on or ended without this GET.
+            return Some(control("1"));
+        };
+        if !state.outbox.is_empty() {
+            return Some(self.take_payload(state));
+        }
+        if let Some(parting) = get.parting {
+            return Some(control(parting));
+        }
+        if state.machine.is_closing() {
+            let last_words = if get.has_waited { "1" } else { "6\u{1e}1" };
+            state.machine.handle_drained();
+            return Some(control(last_words));
+        }
+        if state.machine.is_closed() {
+            return Some(control("1"));
+        }
+        get.has_waited = true;
+        get.waker = Some(waker.clone());
+        None
+    }
+
+    /// Begins a POST; its body is read between this and [`Post::deliver`].
+    ///
+    /// # Errors
+    /// Another POST is being read; the session ends.
+    pub fn begin_post(self: &Arc<Self>) -> Result<Post, Overlap> {
+        let mut state = self.lock();
+        match &mut state.link {
+            Link::Polling(requests) if !requests.is_posting => {
+                requests.is_posting = true;
+                drop(state);
+                Ok(Post { session: Arc::clone(self), outcome: Outcome::Aborted })
+            }
+            _ => {
+                state.machine.handle_lost(CloseReason::TransportError);
+                drop(state);
+                self.run();
+                Err(Overlap)
+            }
+        }
+    }
+}
+
+/// A GET under way.
+struct Polling<'a> {
+    session: &'a Arc<Session>,
+    is_answered: bool,
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        let mut state = self.session.lock();
+        if let Link::Polling(requests) = &mut state.link {
+            requests.get = None;
+        }
+        if !self.is_answered {
+            state.machine.handle_lost(CloseReason::TransportError);
+            drop(state);
+            self.session.run();
+        }
+    }
+}
+
+/// A POST under way; dropping it is the client aborting it, which closes the session with "transport error".
+#[derive(Debug)]
+pub struct Post {
+    session: Arc<Session>,
+    outcome: Outcome,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Aborted,
+    Refused,
+    Delivered,
+}
+
+impl Post {
+    /// Hands the body's packets to the application, waiting where it is not ready for more.
+    ///
+    /// Packets before a bad one are delivered, then the session closes with "parse error"; the POST is answered `ok` all the same.
+    pub async fn deliver(mut self, body: ByteString) {
+        let session = &self.session;
+        for packet in payload::decode(&body, session.limits().packets_per_payload) {
+            match packet {
+                Ok(packet) => session.receive(packet),
+                Err(error) => {
+                    if error == PayloadError::TooManyPackets {
+                        session.metrics().limit_packets_per_payload.inc();
+                    }
+                    session.lose(CloseReason::ParseError);
+                }
+            }
+            session.until_ready().await;
+        }
+        self.outcome = Outcome::Delivered;
+    }
+
+    /// Leaves the session as it is: the body was too large.
+    pub fn refuse(mut self) {
+        self.outcome = Outcome::Refused;
+    }
+
+    /// Closes the session: the body is no text, or the request not of the protocol.
+    pub fn break_off(self) {}
+}
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        if let Link::Polling(requests) = &mut self.session.lock().link {
+            requests.is_posting = false;
+        }
+        if self.outcome == Outcome::Aborted {
+            self.session.lose(CloseReason::TransportError);
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! WebSocket over a socket whose bytes stay ours: tungstenite reads at most the rest of one frame, and what it writes goes to the outbox.
+
+use crate::engine::stream::Stream;
+use crate::protocol::eio::Message;
+use bytes::Bytes;
+use bytestring::ByteString;
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+/// What one read takes from the kernel at most; the buffer belongs to the thread and is borrowed.
+const READ_SIZE: usize = 64 * 1024;
+
+/// The space that tungstenite keeps for the frame that it is reading; larger frames grow it for as long as they last.
+const FRAME_BUFFER: usize = 512;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
+}
+
+/// The receiving half of a WebSocket connection.
+pub(in crate::engine) struct WebSocket {
+    stream: Arc<Stream>,
+    context: WebSocketContext,
+    /// Bytes of the current frame that tungstenite has not been given yet.
+    frame_left: u64,
+    /// Bytes that were read and could not be used yet: part of a header, or what came behind the message at which reading stopped.
+    carry: Vec<u8>,
+    is_stopped: bool,
+}
+
+/// Why a connection is of no more use.
+#[derive(Debug)]
+pub(in crate::engine) enum Lost {
+    /// The peer closed, with or without a close frame.
+    Closed,
+    /// The socket broke, or the peer did not speak WebSocket.
+    Broken,
+    /// A message was larger than allowed.
+    TooLarge,
+}
+
+impl WebSocket {
+    /// A connection that was just upgraded; `unread` came with the request.
+    pub(in crate::engine) fn new(stream: Stream, unread: &[u8], max_message: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(FRAME_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
+        let context = WebSocketContext::new(Role::Server, Some(config));
+        Self { stream: Arc::new(stream), context, frame_left: 0, carry: unread.to_vec(), is_stopped: !unread.is_empty() }
+    }
+
+    pub(in crate::engine) fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// Whether the last read was stopped before it had handed on all that it had.
+    pub(in crate::engine) fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// Reads once and hands on each whole message until `on_message` breaks; `replies` gets the control frames to send.
+    ///
+    /// # Errors
+    /// The connection is of no more use; messages that came before were handed on.
+    pub(in crate::engine) fn read(
+        &mut self,
+        replies: &mut Vec<u8>,
+        mut on_message: impl FnMut(Message) -> ControlFlow<()>,
+    ) -> Result<(), Lost> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let carried = std::mem::take(&mut self.carry);
+            let (count, end) = match self.stream.try_read(buffer) {
+                Ok(0) => (0, Some(Lost::Closed)),
+                Ok(count) => (count, None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, None),
+                Err(_) => (0, Some(Lost::Broken)),
+            };
+            let read = buffer.get(..count).unwrap_or_default();
+            let joined;
+            let mut input = if carried.is_empty() {
+                read
+            } else {
+                joined = [&carried[..], read].concat();
+                &joined[..]
+            };
+            let flow = self.take_messages(&mut input, replies, &mut on_message);
+            self.carry = input.to_vec();
+            self.is_stopped = matches!(flow, Ok(ControlFlow::Break(())));
+            // The end is met again at the next read if messages still stand before it.
+            match (flow?, end) {
+                (ControlFlow::Continue(()), Some(lost)) => Err(lost),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn take_messages(
+        &mut self,
+        input: &mut &[u8],
+        replies: &mut Vec<u8>,
+        on_message: &mut impl FnMut(Message) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Lost> {
+        loop {
+            let mut wire = Wire { input, frame_left: &mut self.frame_left, replies };
+            let message = match self.context.read(&mut wire) {
+                Ok(tungstenite::Message::Text(text)) => {
+                    // tungstenite has just checked it; the second look costs less than an unsafe block is worth.
+                    Message::Text(ByteString::try_from(Bytes::from(text)).map_err(|_| Lost::Broken)?)
+                }
+                Ok(tungstenite::Message::Binary(bytes)) => Message::Binary(bytes),
+                Ok(tungstenite::Message::Close(_)) => {
+                    // The answering close frame leaves with this flush.
+                    let _ = self.context.flush(&mut wire);
+                    return Err(Lost::Closed);
+                }
+                Ok(_) => continue,
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Err(tungstenite::Error::Capacity(_)) => return Err(Lost::TooLarge),
+                Err(_) => return Err(Lost::Broken),
+            };
+            if on_message(message).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebSocket").field("carry", &self.carry.len()).finish_non_exhaustive()
+    }
+}
+
+/// The stream that tungstenite sees for the length of one read.
+struct Wire<'a, 'b> {
+    input: &'a mut &'b [u8],
+    frame_left: &'a mut u64,
+    replies: &'a mut Vec<u8>,
+}
+
+impl Read for Wire<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if *self.frame_left == 0 {
+            *self.frame_left = frame_length(self.input).ok_or(io::ErrorKind::WouldBlock)?;
+        }
+        let left = usize::try_from(*self.frame_left).unwrap_or(usize::MAX);
+        let count = left.min(self.input.len()).min(buffer.len());
+        let (now, rest) = self.input.split_at(count);
+        if now.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        buffer[..count].copy_from_slice(now);
+        *self.input = rest;
+        *self.frame_left -= count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for Wire<'_, '_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.replies.extend_from_slice(buffer);
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bytes of the frame that begins here, header included, or `None` while its header is incomplete (RFC 6455, section 5.2).
+fn frame_length(bytes: &[u8]) -> Option<u64> {
+    let second = *bytes.get(1)?;
+    let (extended, payload) = match second & 0x7f {
+        126 => (2, u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (8, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)),
+        short => (0, u64::from(short)),
+    };
+    let header = 2 + extended + if second & 0x80 == 0 { 0 } else { 4 };
+    bytes.get(header - 1)?;
+    Some(payload.saturating_add(header as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::net::UnixStream;
+
+    proptest! {
+        #[test]
+        fn frames_cut_anywhere_give_the_same_messages(
+            texts in prop::collection::vec("[ -~]{0,300}", 1..12),
+            cuts in prop::collection::vec(1_usize..40, 1..20),
+        ) {
+            let bytes: Vec<u8> = texts.iter().flat_map(|text| masked(1, text.as_bytes())).collect();
+            let mut read = Vec::new();
+            let mut socket = Pieces::new();
+            let mut rest = &bytes[..];
+            for cut in cuts.iter().cycle() {
+                let (now, later) = rest.split_at((*cut).min(rest.len()));
+                socket.give(now, &mut |message| { read.push(message); ControlFlow::Continue(()) }).expect("good frames");
+                rest = later;
+                if rest.is_empty() { break; }
+            }
+            let expected: Vec<_> = texts.iter().map(|text| Message::from(text.as_str())).collect();
+            prop_assert_eq!(read, expected);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Pieces::new().give(&bytes, &mut |_| ControlFlow::Continue(()));
+        }
+    }
+
+    #[test]
+    fn reading_stops_between_two_whole_messages() {
+        let mut socket = Pieces::new();
+        let bytes = [masked(1, b"one"), masked(1, b"two"), masked(2, &[7; 70_000])].concat();
+        let mut read = Vec::new();
+        socket
+            .give(&bytes, &mut |message| {
+                read.push(message);
+                ControlFlow::Break(())
+            })
+            .expect("good frames");
+        assert_eq!(read, [Message::from("one")]);
+        assert_eq!(socket.input.len(), bytes.len() - masked(1, b"one").len());
+        let mut more = 0;
+        socket
+            .give(&[], &mut |_| {
+                more += 1;
+                ControlFlow::Continue(())
+            })
+            .expect("good frames");
+        assert_eq!(more, 2);
+    }
+
+    #[test]
+    fn a_ping_is_answered_into_the_outbox() {
+        let mut socket = Pieces::new();
+        socket.give(&masked(9, b"hi"), &mut |_| ControlFlow::Continue(())).expect("a good frame");
+        assert_eq!(socket.replies, [0x8a, 2, b'h', b'i']);
+    }
+
+    #[test]
+    fn a_header_that_announces_too_much_is_refused_before_its_payload() {
+        let mut frame = vec![0x82, 0xff];
+        frame.extend_from_slice(&u64::MAX.to_be_bytes());
+        frame.extend_from_slice(&[0; 4]);
+        assert!(matches!(Pieces::new().give(&frame, &mut |_| ControlFlow::Continue(())), Err(Lost::TooLarge)));
+    }
+
+    /// A frame as clients send it (RFC 6455, section 5.3), with an odd mask.
+    fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [0x5a, 0x01, 0xff, 0x80];
+        let mut frame = vec![0x80 | opcode];
+        match payload.len() {
+            length @ 0..=125 => frame.push(0x80 | length as u8),
+            length @ 126..=0xffff => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            length => {
+                frame.push(0x80 | 127);
+                frame.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    /// A connection that is given its bytes in pieces, without a socket below it.
+    struct Pieces {
+        socket: WebSocket,
+        input: Vec<u8>,
+        replies: Vec<u8>,
+        _runtime: tokio::runtime::Runtime,
+    }
+
+    impl Pieces {
+        fn new() -> Self {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+            let stream = runtime.block_on(async { UnixStream::pair().expect("a pair").0 });
+            let socket = WebSocket::new(Stream::Unix(stream), &[], 100_000);
+            Self { socket, input: Vec::new(), replies: Vec::new(), _runtime: runtime }
+        }
+
+        fn give(&mut self, bytes: &[u8], on_message: &mut impl FnMut(Message) -> ControlFlow<()>) -> Result<(), Lost> {
+            self.input.extend_from_slice(bytes);
+            let input = std::mem::take(&mut self.input);
+            let mut rest = &input[..];
+            let result = self.socket.take_messages(&mut rest, &mut self.replies, on_message);
+            self.input = rest.to_vec();
+            result.map(drop)
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Engine.IO over HTTP: which request opens, polls, posts or upgrades, and how each is answered (wire.md, section A).
+
+use super::client_address::{Client, Networks};
+use super::compression::compress;
+use super::connection::Timed;
+use super::cors::Cors;
+use super::{Answer, plain};
+use crate::engine::stream::Peer;
+use crate::engine::{Engine, Handshake, Refusal, Session, TransportKind};
+use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
+use crate::protocol::errors::ConnectionError;
+use crate::protocol::sid::Sid;
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tracing::debug;
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Engine.IO below one path.
+#[derive(Debug)]
+pub struct EngineIo {
+    engine: Arc<Engine>,
+    cors: Cors,
+    trusted_proxies: Networks,
+    path: String,
+}
+
+/// Why a request of the protocol is not served.
+enum Refused {
+    /// As the reference refuses it.
+    Protocol(ConnectionError),
+    /// For want of room.
+    Room(Refusal),
+}
+
+impl From<ConnectionError> for Refused {
+    fn from(error: ConnectionError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Room(refusal)
+    }
+}
+
+impl EngineIo {
+    /// Serves `engine` below the path of its options.
+    pub fn new(engine: Arc<Engine>, cors: Cors, trusted_proxies: Networks) -> Self {
+        let options = engine.options();
+        let bare = options.path.trim_end_matches('/');
+        let path = if options.add_trailing_slash { format!("{bare}/") } else { bare.to_owned() };
+        Self { engine, cors, trusted_proxies, path }
+    }
+
+    /// The part of `path` below ours, or `None` when the request is not for us.
+    pub fn below<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&*self.path)
+    }
+
+    /// Where it is served.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The sessions.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Answers a request below our path.
+    pub async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+        let is_upgrade = asks_for_websocket(request.headers());
+        let on_upgrade = is_upgrade.then(|| hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        let mut answer = if parts.method == Method::OPTIONS && self.cors.answers_preflight(&parts.headers) {
+            let mut answer = plain(StatusCode::NO_CONTENT, Bytes::new());
+            self.cors.add_preflight_headers(&parts.headers, answer.headers_mut());
+            answer
+        } else {
+            let result = match on_upgrade {
+                Some(on_upgrade) => self.websocket(&parts, on_upgrade, peer).await,
+                None => self.polling(&parts, body, peer).await,
+            };
+            result.unwrap_or_else(|refused| self.refuse(&refused, &parts, is_upgrade))
+        };
+        self.cors.add_headers(&parts.headers, answer.headers_mut());
+        answer
+    }
+
+    fn route(&self, parts: &Parts, is_upgrade: bool) -> Result<(Query, Route<Arc<Session>>), ConnectionError> {
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        // hyper lets bytes above 127 through, which Node's header check does not.
+        let has_bad_origin = parts.headers.get(ORIGIN).is_some_and(|origin| origin.to_str().is_err());
+        let is_get = parts.method == Method::GET;
+        let route = self.engine.verify(Checked { query: &query, is_get, is_upgrade, has_bad_origin })?;
+        Ok((query, route))
+    }
+
+    /// What a handshake passes: origin, application, version, room; in the reference's order where it has one.
+    async fn admit(&self, parts: &Parts, query: Query, peer: Peer) -> Result<Guest, Refused> {
+        if self.cors.refuses(&parts.headers) {
+            return Err(ConnectionError::forbidden().into());
+        }
+        let sid = self.engine.authorize(parts, &query).await?;
+        let client = Client::of(&peer, &parts.headers, &self.trusted_proxies);
+        let handshake = Handshake {
+            headers: parts.headers.clone(),
+            query: query.pairs,
+            url: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+            address: client.address(),
+            secure: client.secure,
+            issued: SystemTime::now(),
+        };
+        let admission = self.engine.admit(&handshake.address)?;
+        Ok(Guest { sid, handshake, admission })
+    }
+
+    async fn polling(&self, parts: &Parts, body: Incoming, peer: Peer) -> Result<Answer, Refused> {
+        match self.route(parts, false)? {
+            (query, Route::Handshake(_)) => {
+                let Guest { sid, handshake, admission } = self.admit(parts, query, peer).await?;
+                let cookie = self.cookie(&sid);
+                let mut answer = self.payload(self.engine.open_polling(sid, admission, handshake), true, parts, true);
+                if let Some(cookie) = cookie {
+                    answer.headers_mut().insert(SET_COOKIE, cookie);
+                }
+                Ok(answer)
+            }
+            (_, Route::Session(session)) => Ok(match parts.method {
+                Method::GET => match session.poll().await {
+                    Ok(payload) => self.payload(payload.body, payload.compressible, parts, false),
+                    Err(_) => self.with_headers(plain(StatusCode::BAD_REQUEST, Bytes::new()), parts, false),
+                },
+                Method::POST => self.post(&session, parts, body).await,
+                // As the reference answers a method that polling has no use for.
+                _ => plain(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),
+            }),
+        }
+    }
+
+    async fn post(&self, session: &Arc<Session>, parts: &Parts, body: Incoming) -> Answer {
+        let bad_request = || self.with_headers(plain(StatusCode::BAD_REQUEST, Bytes::new()), parts, false);
+        let Ok(post) = session.begin_post() else { return bad_request() };
+        if parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
+            post.break_off();
+            return bad_request();
+        }
+        let limit = self.engine.options().max_payload;
+        let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let body = if announced.is_some_and(|length| length > limit as u64) {
+            Err(None)
+        } else {
+            let read = timeout(self.engine.limits().body_timeout, Limited::new(body, limit).collect()).await;
+            read.map_err(|_| Some(StatusCode::REQUEST_TIMEOUT))
+                .and_then(|body| body.map_err(|error| (!error.is::<LengthLimitError>()).then_some(StatusCode::BAD_REQUEST)))
+        };
+        match body {
+            Ok(body) => {
+                // As Node decodes a request's text: bytes that are no UTF-8 become U+FFFD.
+                let bytes = body.to_bytes();
+                let text =
+                    ByteString::try_from(bytes.clone()).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).as_ref().into());
+                post.deliver(text).await;
+                let mut answer = plain(StatusCode::OK, Bytes::from_static(b"ok"));
+                answer.headers_mut().insert(CONTENT_TYPE, HTML);
+                self.with_headers(answer, parts, false)
+            }
+            Err(None) => {
+                post.refuse();
+                self.engine.metrics().limit_payload.inc();
+                plain(StatusCode::PAYLOAD_TOO_LARGE, Bytes::new())
+            }
+            Err(Some(status)) => {
+                if status == StatusCode::REQUEST_TIMEOUT {
+                    self.engine.metrics().limit_body_timeout.inc();
+                }
+                post.break_off();
+                let mut answer = plain(status, Bytes::new());
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                answer
+            }
+        }
+    }
+
+    async fn websocket(&self, parts: &Parts, on_upgrade: OnUpgrade, peer: Peer) -> Result<Answer, Refused> {
+        let (query, route) = self.route(parts, true)?;
+        let accept = accept_key(&parts.headers).ok_or(ConnectionError::BadRequest)?;
+        let (guest, is_initial) = match route {
+            Route::Session(session) => (Err(session), false),
+            Route::Handshake(_) => (Ok(self.admit(parts, query, peer).await?), true),
+        };
+        let engine = Arc::clone(&self.engine);
+        self.engine.tasks().spawn(async move {
+            let upgraded = match on_upgrade.await {
+                Ok(upgraded) => upgraded,
+                Err(error) => return debug!(%error, "the client left before the WebSocket was open"),
+            };
+            // What hyper read beyond the request comes along.
+            let Ok(socket) = upgraded.downcast::<TokioIo<Timed>>() else {
+                unreachable!("every connection of this listener is a `Timed`")
+            };
+            let stream = socket.io.into_inner().into_stream();
+            match guest {
+                Ok(Guest { sid, handshake, admission }) => {
+                    engine.open_websocket(sid, admission, handshake, stream, &socket.read_buf);
+                }
+                Err(session) => engine.upgrade(session, stream, &socket.read_buf).await,
+            }
+        });
+        let mut answer = plain(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
+        let headers = answer.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        Ok(self.with_headers(answer, parts, is_initial))
+    }
+
+    /// A polling answer (wire.md A3).
+    fn payload(&self, body: Vec<u8>, compressible: bool, parts: &Parts, is_initial: bool) -> Answer {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(CONTENT_TYPE, TEXT);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let threshold = if compressible { self.engine.options().http_compression } else { 0 };
+        let body = compress(body, threshold, &parts.headers, &mut headers);
+        let mut answer = plain(StatusCode::OK, Bytes::from(body));
+        *answer.headers_mut() = headers;
+        self.with_headers(answer, parts, is_initial)
+    }
+
+    fn with_headers(&self, mut answer: Answer, parts: &Parts, is_initial: bool) -> Answer {
+        self.engine.add_headers(answer.headers_mut(), parts, is_initial);
+        answer
+    }
+
+    fn cookie(&self, sid: &Sid) -> Option<HeaderValue> {
+        let name = &self.engine.options().cookie;
+        let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", sid.as_str());
+        if name.is_empty() { None } else { HeaderValue::from_str(&cookie).ok() }
+    }
+
+    fn refuse(&self, refused: &Refused, parts: &Parts, is_upgrade: bool) -> Answer {
+        let (status, code, message) = match refused {
+            Refused::Protocol(error) => {
+                self.engine.refused(error, parts);
+                (error.status(), error.code(), error.to_string())
+            }
+            Refused::Room(refusal) => (refusal.status(), ConnectionError::forbidden().code(), refusal.to_string()),
+        };
+        debug!(code, message, transport = transport(parts), "request refused");
+        let is_room = matches!(refused, Refused::Room(_));
+        let mut answer = if is_upgrade {
+            // The reference refuses an upgrade in plain HTTP, always with 400; a full instance says so.
+            let status = if is_room { status } else { 400 };
+            let mut answer = plain(StatusCode::from_u16(status).expect("our own statuses"), Bytes::from(message));
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            answer.headers_mut().insert(CONTENT_TYPE, HTML);
+            answer
+        } else {
+            let message = serde_json::to_string(&message).expect("a string is JSON");
+            let body = format!(r#"{{"code":{code},"message":{message}}}"#);
+            let mut answer = plain(StatusCode::from_u16(status).expect("our own statuses"), Bytes::from(body));
+            answer.headers_mut().insert(CONTENT_TYPE, JSON);
+            answer
+        };
+        if is_room {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        answer
+    }
+}
+
+/// A client that may come in.
+struct Guest {
+    sid: Sid,
+    handshake: Handshake,
+    admission: crate::engine::Admission,
+}
+
+fn transport(parts: &Parts) -> Option<&'static str> {
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    [TransportKind::Polling, TransportKind::WebSocket]
+        .map(TransportKind::as_str)
+        .into_iter()
+        .find(|name| query.get("transport") == Some(name))
+}
+
+/// RFC 6455, section 4.2.1: `Connection` names `upgrade` among others, `Upgrade` names `websocket`.
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let names = |header, token: &str| {
+        let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+    };
+    names(CONNECTION, "upgrade") && names(UPGRADE, "websocket")
+}
+
+/// RFC 6455, section 4.2.1, items 5 and 6: a key of 16 bytes in base64, and version 13.
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    use base64::Engine as _;
+    let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
+    let is_key = base64::prelude::BASE64_STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16);
+    let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    if is_key && is_version_13 { HeaderValue::from_str(&derive_accept_key(key)).ok() } else { None }
+}

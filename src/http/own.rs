@@ -1,0 +1,83 @@
+//! What the two ports answer beside Engine.IO: health, metrics, the client script.
+
+use super::client_address::Networks;
+use super::metrics::{self, Page};
+use super::{Answer, EngineIo, client_script, plain};
+use crate::engine::stream::Peer;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::get;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use std::sync::Arc;
+
+/// The routes of an instance's own port and of its unix socket.
+#[derive(Debug)]
+pub struct Routes {
+    engine_io: Arc<EngineIo>,
+    metrics: Page,
+    metrics_allow: Networks,
+}
+
+impl Routes {
+    /// The routes round these sessions.
+    pub fn new(engine_io: Arc<EngineIo>, metrics: Page, metrics_allow: Networks) -> Self {
+        Self { engine_io, metrics, metrics_allow }
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
+        let path = request.uri().path();
+        if let Some(file) = self.engine_io.below(path) {
+            if let Some(script) = client_script::respond(file, request.headers()) {
+                return script.map(Full::new);
+            }
+            return self.engine_io.answer(request, peer).await;
+        }
+        match path {
+            "/healthz" => health(StatusCode::OK, "ok"),
+            "/readyz" => readiness(&self.engine_io),
+            "/metrics" if metrics::is_allowed(&peer, request.headers(), &self.metrics_allow) => {
+                let mut answer = plain(StatusCode::OK, Bytes::from(self.metrics.render()));
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                answer
+            }
+            // To everybody else there is no such page.
+            _ => plain(StatusCode::NOT_FOUND, Bytes::new()),
+        }
+    }
+}
+
+/// The routes of the shared port round an application's own.
+pub fn shared(engine_io: &Arc<EngineIo>, application: Router) -> Router {
+    Router::new()
+        .route("/healthz", get(async || health(StatusCode::OK, "ok")))
+        .route("/readyz", get(async |State(engine_io): State<Arc<EngineIo>>| readiness(&engine_io)))
+        .route(&format!("{}/{{file}}", engine_io.path().trim_end_matches('/')), get(script))
+        .with_state(Arc::clone(engine_io))
+        .merge(application)
+}
+
+async fn script(Path(file): Path<String>, request: HeaderMap) -> Answer {
+    client_script::respond(&file, &request)
+        .map_or_else(|| plain(StatusCode::NOT_FOUND, Bytes::new()), |script| script.map(Full::new))
+}
+
+/// Ready is who takes new sessions.
+fn readiness(engine_io: &EngineIo) -> Answer {
+    if engine_io.engine().is_accepting() {
+        health(StatusCode::OK, "ready")
+    } else {
+        health(StatusCode::SERVICE_UNAVAILABLE, "draining")
+    }
+}
+
+fn health(status: StatusCode, word: &str) -> Answer {
+    let mut answer = plain(status, Bytes::from(format!("{{\"status\":\"{word}\"}}\n")));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}

@@ -1,0 +1,15 @@
+//! What can be set about Socket.IO, with the reference's defaults.
+
+use crate::options;
+use std::time::Duration;
+
+options! {
+    /// Socket.IO: namespaces on top of a session.
+    pub struct Options {
+        /// Time in which a client must join a namespace; else its session is closed.
+        #[serde(with = "options::duration")]
+        pub connect_timeout: Duration = Duration::from_secs(45),
+        /// Whether a namespace that came from a pattern or a function goes with its last socket.
+        pub cleanup_empty_child_namespaces: bool = false,
+    }
+}

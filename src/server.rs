@@ -1,0 +1,251 @@
+//! Joins the layers: what listens, what answers where, and how all of it goes.
+
+use crate::engine::Engine;
+use crate::engine::stream::Stream;
+use crate::http::client_address::Networks;
+use crate::http::cors::Cors;
+use crate::http::metrics::Page;
+use crate::http::options::{Cors as CorsOptions, Http as HttpOptions, Metrics as MetricsOptions};
+use crate::http::{EngineIo, Listener, Listeners, connection, own};
+use crate::shutdown::{Phase, Shutdown};
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{info, warn};
+
+/// Time for requests in flight and last words, after all sessions were closed; a stop is not to hang on a client that does not read.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A server on its ports.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use stickyport::engine::{Application, CloseReason, Connection, Engine, Message, Session};
+/// use stickyport::http::Listeners;
+/// use stickyport::{Server, Shutdown};
+/// use std::sync::Arc;
+///
+/// struct Echo;
+///
+/// impl Application for Echo {
+///     fn opened(&self, _: &Arc<Session>) -> Arc<dyn Connection> {
+///         Arc::new(Echo)
+///     }
+/// }
+///
+/// impl Connection for Echo {
+///     fn message(&self, session: &Arc<Session>, message: Message) {
+///         let _ = session.send_message(&message);
+///     }
+///
+///     fn closed(&self, _: &Arc<Session>, _: CloseReason) {}
+/// }
+///
+/// let engine = Engine::builder().build(Arc::new(Echo));
+/// let listeners = Listeners::only("127.0.0.1:3131".parse()?)?;
+/// Server::new(engine).run(listeners, &Shutdown::on_signals()?).await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    engine: Arc<Engine>,
+    cors: CorsOptions,
+    page_port: Option<u16>,
+    trusted_proxies: Networks,
+    metrics_allow: Networks,
+    instance: u16,
+    application: Router,
+    restart_window: Duration,
+    drain_timeout: Duration,
+}
+
+impl Server {
+    /// A server of these sessions, with the defaults of the configuration.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self {
+            engine,
+            cors: CorsOptions::default(),
+            page_port: None,
+            trusted_proxies: HttpOptions::default().trusted_proxies,
+            metrics_allow: MetricsOptions::default().allow,
+            instance: 0,
+            application: Router::new(),
+            restart_window: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Sets which pages of other origins may connect.
+    #[must_use]
+    pub fn cors(mut self, cors: CorsOptions) -> Self {
+        self.cors = cors;
+        self
+    }
+
+    /// Sets whose X-Forwarded-For is believed.
+    #[must_use]
+    pub fn trusted_proxies(mut self, networks: Networks) -> Self {
+        self.trusted_proxies = networks;
+        self
+    }
+
+    /// Sets who may read `/metrics`.
+    #[must_use]
+    pub fn metrics_allow(mut self, networks: Networks) -> Self {
+        self.metrics_allow = networks;
+        self
+    }
+
+    /// Sets which instance of its host this is, which `/metrics` tells.
+    #[must_use]
+    pub fn instance(mut self, instance: u16) -> Self {
+        self.instance = instance;
+        self
+    }
+
+    /// Sets what the shared port answers beside its health and the client script; its pages may connect to the own port.
+    #[must_use]
+    pub fn application(mut self, application: Router, page_port: Option<u16>) -> Self {
+        self.application = application;
+        self.page_port = page_port;
+        self
+    }
+
+    /// Sets over which time sessions are closed when the process stops.
+    #[must_use]
+    pub fn restart_window(mut self, window: Duration) -> Self {
+        self.restart_window = window;
+        self
+    }
+
+    /// Sets over which time sessions are closed when the instance drains.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Serves until `shutdown` is in its last phase and everything is said.
+    pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) {
+        let cors = Cors::new(self.cors, self.page_port);
+        let engine_io = Arc::new(EngineIo::new(Arc::clone(&self.engine), cors, self.trusted_proxies));
+        let metrics = Page::new(Arc::clone(self.engine.metrics()), self.instance, self.engine.node(), SystemTime::now());
+        let own = Arc::new(own::Routes::new(Arc::clone(&engine_io), metrics, self.metrics_allow));
+        let shared = own::shared(&engine_io, self.application);
+        let connections = TaskTracker::new();
+        let finish_shared = CancellationToken::new();
+        let finish_own = CancellationToken::new();
+
+        // The shared port is left to the siblings as soon as this instance drains; the own port as soon as it stops.
+        for listener in listeners.http {
+            let port = Port { engine: Arc::clone(&self.engine), connections: connections.clone(), finish: finish_shared.clone() };
+            connections.spawn(port.accept(listener, shutdown.clone(), Phase::Draining, Shared(shared.clone())));
+        }
+        for listener in listeners.own {
+            let port = Port { engine: Arc::clone(&self.engine), connections: connections.clone(), finish: finish_own.clone() };
+            connections.spawn(port.accept(listener, shutdown.clone(), Phase::Stopping, Own(Arc::clone(&own))));
+        }
+
+        shutdown.reached(Phase::Draining).await;
+        finish_shared.cancel();
+        if shutdown.phase() == Phase::Draining {
+            info!(sessions = self.engine.len(), over = ?self.drain_timeout, "draining");
+            tokio::select! {
+                () = self.engine.close_all(self.drain_timeout) => info!("drained; waiting to be stopped"),
+                () = shutdown.reached(Phase::Stopping) => {}
+            }
+        }
+        shutdown.reached(Phase::Stopping).await;
+        info!(sessions = self.engine.len(), over = ?self.restart_window, "stopping");
+        self.engine.close_all(self.restart_window).await;
+        finish_own.cancel();
+        connections.close();
+        self.engine.tasks().close();
+        let rest = async {
+            connections.wait().await;
+            self.engine.tasks().wait().await;
+        };
+        if timeout(GRACE, rest).await.is_err() {
+            warn!(
+                connections = connections.len(),
+                sessions = self.engine.len(),
+                "stopped with clients that did not take their leave"
+            );
+        }
+    }
+}
+
+/// Something that serves one connection.
+trait Serve: Clone + Send + 'static {
+    fn serve(self, stream: Stream, engine: Arc<Engine>, finish: CancellationToken) -> impl Future<Output = ()> + Send;
+}
+
+/// The routes of the own port.
+#[derive(Clone)]
+struct Own(Arc<own::Routes>);
+
+impl Serve for Own {
+    async fn serve(self, stream: Stream, engine: Arc<Engine>, finish: CancellationToken) {
+        let peer = stream.peer();
+        let answer = |request: Request<Incoming>| self.0.answer(request, peer);
+        connection::serve(stream, engine.limits(), engine.metrics(), &finish, answer).await;
+    }
+}
+
+/// The routes of the shared port.
+#[derive(Clone)]
+struct Shared(Router);
+
+impl Serve for Shared {
+    async fn serve(self, stream: Stream, engine: Arc<Engine>, finish: CancellationToken) {
+        let peer = stream.peer();
+        let answer = |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            let router = self.0.clone();
+            async move {
+                let Ok(answer) = router.oneshot(request).await;
+                answer
+            }
+        };
+        connection::serve(stream, engine.limits(), engine.metrics(), &finish, answer).await;
+    }
+}
+
+/// What the connections of one port share.
+struct Port {
+    engine: Arc<Engine>,
+    connections: TaskTracker,
+    finish: CancellationToken,
+}
+
+impl Port {
+    async fn accept(self, listener: Listener, shutdown: Shutdown, until: Phase, routes: impl Serve) {
+        loop {
+            let stream = tokio::select! {
+                biased;
+                () = shutdown.reached(until) => break,
+                stream = listener.accept(self.engine.metrics()) => stream,
+            };
+            self.take(stream, &routes);
+        }
+        // A socket of our own takes whoever waits in it down with it, so they are let in first.
+        while !listener.is_inherited() {
+            tokio::select! {
+                biased;
+                stream = listener.accept(self.engine.metrics()) => self.take(stream, &routes),
+                () = std::future::ready(()) => break,
+            }
+        }
+    }
+
+    fn take(&self, stream: Stream, routes: &impl Serve) {
+        self.connections.spawn(routes.clone().serve(stream, Arc::clone(&self.engine), self.finish.clone()));
+    }
+}

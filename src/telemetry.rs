@@ -1,0 +1,94 @@
+//! Logs, to standard error: standard output belongs to what was asked for.
+
+use crate::options;
+use serde::{Deserialize, Serialize};
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+options! {
+    /// Logs, which go to standard error.
+    pub struct Options {
+        /// Least level that is logged: `error`, `warn`, `info`, `debug`, `trace` or `off`; by module as in `"info,stickyport::engine=debug"`.
+        pub level: String = "info".to_owned(),
+        /// `human`, a line for the reader, or `json`, an object a line for machines.
+        pub format: Format = Format::Human
+    }
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A line for the reader, in colour on a terminal.
+    Human,
+    /// An object a line.
+    Json,
+}
+
+/// A log level that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is neither a level (error, warn, info, debug, trace, off) nor directives such as \"info,stickyport::engine=debug\""
+)]
+pub struct LevelError(String);
+
+impl Options {
+    /// Reads `level`.
+    ///
+    /// # Errors
+    /// A level or directive that is not understood.
+    pub fn filter(&self) -> Result<EnvFilter, LevelError> {
+        let directives = self.level.split(',').map(str::trim);
+        // A bare word that is no level would be taken for a module's name, and a typo would silence all the others.
+        for directive in directives {
+            if directive.is_empty() || !directive.contains('=') && directive.parse::<LevelFilter>().is_err() {
+                return Err(LevelError(directive.to_owned()));
+            }
+        }
+        EnvFilter::try_new(&self.level).map_err(|_| LevelError(self.level.clone()))
+    }
+}
+
+/// Starts logging for the whole process; a second call changes nothing.
+///
+/// # Errors
+/// A level that is not understood.
+pub fn init(options: &Options) -> Result<(), LevelError> {
+    let builder = tracing_subscriber::fmt().with_env_filter(options.filter()?).with_writer(std::io::stderr);
+    // It can only fail because somebody else, such as a test, has set up logging before.
+    let _ = match options.format {
+        Format::Human => builder.with_ansi(wants_colour()).try_init(),
+        Format::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}
+
+/// Colour is for terminals, and not for those who ask for none (<https://no-color.org>).
+fn wants_colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_a_word_or_directives() {
+        for level in ["info", "off", "DEBUG", "warn,stickyport=trace", "stickyport::engine=debug, info"] {
+            assert!(with(level).filter().is_ok(), "{level}");
+        }
+    }
+
+    #[test]
+    fn a_typo_is_not_taken_for_a_module() {
+        for (level, culprit) in [("infoo", "infoo"), ("", ""), ("info,debugg", "debugg"), ("stickyport=loud", "stickyport=loud")]
+        {
+            assert_eq!(with(level).filter().err(), Some(LevelError(culprit.to_owned())), "{level}");
+        }
+    }
+
+    fn with(level: &str) -> Options {
+        Options { level: level.to_owned(), ..Options::default() }
+    }
+}

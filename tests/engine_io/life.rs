@@ -1,0 +1,93 @@
+//! Heartbeats, and how a server goes: stop in place and drain.
+
+use crate::support::{Frame, TestServer, writable};
+use std::time::Duration;
+use stickyport::engine::CloseReason;
+use stickyport::shutdown::Phase;
+
+#[tokio::test]
+async fn the_server_pings_and_a_client_that_answers_stays() {
+    let server = TestServer::start(|setup| {
+        setup.options.ping_interval = Duration::from_millis(20);
+        setup.options.ping_timeout = Duration::from_millis(2000);
+    });
+    let (session, mut socket) = server.websocket().await;
+    for _ in 0..5 {
+        assert_eq!(socket.text().await, "2");
+        socket.send("3").await;
+    }
+    assert!(session.is_open());
+    let (session, query) = server.poller().await;
+    for _ in 0..3 {
+        assert_eq!(server.get(&query).await.text(), "2");
+        assert_eq!(server.post(&query, "3").await.text(), "ok");
+    }
+    assert!(session.is_open());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_is_closed() {
+    let server = TestServer::start(|setup| {
+        setup.options.ping_interval = Duration::from_millis(20);
+        setup.options.ping_timeout = Duration::from_millis(20);
+    });
+    let (_, mut socket) = server.websocket().await;
+    assert_eq!(server.closed().await, CloseReason::PingTimeout);
+    assert_eq!(socket.text().await, "2");
+    assert_eq!(socket.frame().await, Frame::Close(None));
+    // A polling client that has gone away without a word.
+    server.poller().await;
+    assert_eq!(server.closed().await, CloseReason::PingTimeout);
+}
+
+#[tokio::test]
+async fn stop_in_place_closes_all_transports_and_answers_what_is_parked() {
+    let server = TestServer::start(|_| {});
+    let (_, mut socket) = server.websocket().await;
+    let (session, query) = server.poller().await;
+    let mut http = server.connect().await;
+    http.write(format!("GET /engine.io/?{query} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+    writable(&session).await;
+    server.shutdown.enter(Phase::Stopping);
+    assert_eq!(socket.frame().await, Frame::Close(None));
+    assert_eq!(http.answer().await.text(), "1");
+    assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
+    assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
+    let address = server.address;
+    drop((socket, http));
+    server.stop().await;
+    tokio::net::TcpStream::connect(address).await.expect_err("nobody listens");
+}
+
+#[tokio::test]
+async fn drain_refuses_handshakes_lets_clients_go_and_waits() {
+    let server = TestServer::start(|_| {});
+    let (_, mut socket) = server.websocket().await;
+    let ready = "GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n";
+    assert_eq!(server.request(ready).await.status, 200);
+    server.shutdown.enter(Phase::Draining);
+    assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
+    assert_eq!(socket.frame().await, Frame::Close(None));
+    let refused = server.get("EIO=4&transport=polling").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(server.request(ready).await.status, 503);
+    assert_eq!(server.request("GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").await.status, 200);
+    assert_eq!(server.metrics().refused_draining.get(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn transports_are_closed_spread_over_the_window() {
+    let server = TestServer::start(|_| {});
+    let mut sockets = Vec::new();
+    for _ in 0..5 {
+        sockets.push(server.websocket().await);
+    }
+    let start = std::time::Instant::now();
+    server.engine.close_all(Duration::from_millis(500)).await;
+    // The last of five is closed after four fifths of the window.
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    for _ in 0..5 {
+        assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
+    }
+}
