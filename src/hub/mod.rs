@@ -1,5 +1,86 @@
-//! Who is where, and who hears what: namespaces, rooms, broadcasts, acknowledgements and the application's handlers.
+//! Who is where, and who hears what: Socket.IO as an application sees it.
+//!
+//! A [`SocketIo`] is built from [`Namespace`]s, which say what happens in them. Handlers are functions whose arguments name what they want
+//! ([`Socket`], [`Data`], [`AckSender`], …), and whose return values answer ([`Ack`], `Result`). To speak to many, describe them: [`SocketIo::of`],
+//! [`SocketIo::to`] and [`Socket::to`] begin a [`Broadcast`].
+//!
+//! ```
+//! use stickyport::hub::{Ack, All, AckSender, Data, DisconnectReason, HandlerResult, Namespace, Socket, SocketIo};
+//!
+//! async fn join(socket: Socket, Data(room): Data<String>) -> HandlerResult {
+//!     socket.join(&room)?;
+//!     socket.to(&room).emit("joined", socket.id())?;
+//!     Ok(())
+//! }
+//!
+//! let io = SocketIo::builder()
+//!     .namespace(
+//!         Namespace::new("/")
+//!             .on_connect(async |socket: Socket| socket.emit("welcome", socket.id()))
+//!             .on("join", join)
+//!             // The return value is the acknowledgement …
+//!             .on("sum", async |All((a, b)): All<(i64, i64)>| Ack(a + b))
+//!             // … or it is sent when it is ready.
+//!             .on("roll", async |ack: AckSender| ack.send((4, "chosen by fair dice")))
+//!             .on_disconnect(async |socket: Socket, reason: DisconnectReason| {
+//!                 println!("{} went: {reason}", socket.id());
+//!             }),
+//!     )
+//!     .build();
+//! ```
+//!
+//! What is promised:
+//!
+//! - One socket's events are handled one after the other, in the order in which they arrived; no other socket waits for them.
+//! - A handler that does not wait runs on the session's own task; only one that waits gets a task.
+//! - A handler that panics costs its socket, which is disconnected, and nothing else.
+//! - A broadcast is encoded once, and no lock is held while it is sent.
+//! - Whatever a client can make grow has a limit, and a metric that counts when it is reached: see [`Limits`](crate::protocol::limits::Limits).
 
-mod options;
+mod ack;
+mod broadcast;
+mod connect;
+mod connection;
+mod dynamic;
+mod emitter;
+mod errors;
+mod event;
+mod extract;
+mod handler;
+mod handshake;
+mod live;
+mod namespace;
+pub mod options;
+mod queue;
+mod remote;
+mod room;
+mod rooms;
+mod socket;
+mod socketio;
 
+pub use crate::engine::{CloseReason, TransportKind};
+pub use crate::protocol::sid::SocketId;
+pub use crate::protocol::sio::{Args, ArgsError, DecodeError};
+pub use ack::{AckSender, BroadcastReply, PendingAck, PendingAcks};
+pub use broadcast::Broadcast;
+pub use dynamic::NamespaceRequest;
+pub use emitter::Emitter;
+pub use errors::{
+    AckError, AdapterError, BoxError, ConnectError, DisconnectReason, EmitError, EventError, ExtractError, HandlerResult,
+    JoinError, SocketError,
+};
+pub use event::{Event, IntoArgs};
+pub use extract::{All, Auth, Data, FromContext, State};
+pub use handler::{
+    Ack, Admission, ConnectContext, Context, DisconnectContext, Done, EventContext, Handler, Immediate, Reply, Returns, Verdict,
+    Waiting,
+};
+pub use handshake::Handshake;
+pub use live::RoomEvent;
+pub use namespace::Namespace;
 pub use options::Options;
+pub use regex::Regex;
+pub use remote::RemoteSocket;
+pub use room::{Room, Rooms};
+pub use socket::Socket;
+pub use socketio::{Builder, NamespaceExists, SocketIo};

@@ -1,1 +1,407 @@
-//! The Socket.IO connection on one session: which namespaces it has joined, and what each packet means.
+//! One client of Socket.IO on its session: which namespaces it is in, and what its messages mean there.
+
+use super::eio::Message;
+use super::errors::CloseReason;
+use super::sio::{AckId, Args, Body, DecodeError, Decoder, Packet};
+use bytestring::ByteString;
+use std::time::Instant;
+
+/// One client on its session; `S` is what the caller keeps for a namespace that it is in.
+#[derive(Debug)]
+pub struct Client<S> {
+    decoder: Decoder,
+    /// A handful, so a list is looked through faster than a table.
+    places: Vec<(ByteString, Place<S>)>,
+    max_namespaces: usize,
+    /// Attempts that are under way, those that a later one has replaced included.
+    attempts: usize,
+    next_attempt: u64,
+    connect_by: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Place<S> {
+    /// The application is asked whether the client may come in.
+    Connecting(u64),
+    Joined(S),
+    /// We have sent the client away, which it may not have read yet.
+    Left,
+}
+
+/// A CONNECT packet that is neither granted nor refused yet.
+#[derive(Debug)]
+pub struct Attempt {
+    namespace: ByteString,
+    number: u64,
+}
+
+/// What a message asks for.
+#[derive(Debug)]
+pub enum Output<S> {
+    /// The client wants to be in a namespace; [`Client::join`] or [`Client::refuse`] ends the attempt.
+    Connect {
+        /// As the client wrote it.
+        namespace: ByteString,
+        /// A JSON object, unparsed.
+        auth: Option<ByteString>,
+        /// To be given back.
+        attempt: Attempt,
+    },
+    /// The client is in as many namespaces as it may be in; this one is to be refused.
+    TooManyNamespaces(ByteString),
+    /// An event.
+    Event {
+        /// Where it arrived.
+        socket: S,
+        /// Its name.
+        name: ByteString,
+        /// What came with it.
+        args: Args,
+        /// Present when the client waits for an acknowledgement.
+        ack: Option<AckId>,
+    },
+    /// An acknowledgement, which need not be one that is waited for.
+    Ack {
+        /// Where it arrived.
+        socket: S,
+        /// The id of our event.
+        id: u64,
+        /// What came with it.
+        args: Args,
+    },
+    /// The client has left the namespace.
+    Leave(S),
+    /// The client broke the protocol: the session ends.
+    Violation(Violation),
+}
+
+/// How a client can break the protocol; each way ends its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A message is no packet.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// CONNECT for a namespace that the client is in.
+    #[error("the client is connected to this namespace already")]
+    ConnectedTwice,
+    /// A packet for a namespace that the client is not in.
+    #[error("the client is not connected to this namespace")]
+    NotConnected,
+    /// CONNECT_ERROR, which only servers send.
+    #[error("the client sent a packet that only servers send")]
+    ServerPacket,
+}
+
+impl Violation {
+    /// What the sockets of the session are told, as the reference tells them.
+    pub const fn close_reason(self) -> CloseReason {
+        match self {
+            Self::Decode(_) => CloseReason::ForcedClose,
+            Self::ConnectedTwice | Self::NotConnected | Self::ServerPacket => CloseReason::ForcedServerClose,
+        }
+    }
+}
+
+impl<S: Clone + PartialEq> Client<S> {
+    /// A client that is in no namespace, and has to be in one by `connect_by`.
+    pub const fn new(max_attachments: usize, max_namespaces: usize, connect_by: Instant) -> Self {
+        Self {
+            decoder: Decoder::new(max_attachments),
+            places: Vec::new(),
+            max_namespaces,
+            attempts: 0,
+            next_attempt: 0,
+            connect_by: Some(connect_by),
+        }
+    }
+
+    /// Takes a message; `None` says that nothing is to be done now.
+    pub fn handle_message(&mut self, message: Message) -> Option<Output<S>> {
+        let decoded = match message {
+            Message::Text(text) => self.decoder.text(text),
+            Message::Binary(bytes) => self.decoder.binary(bytes),
+        };
+        match decoded {
+            Ok(packet) => self.handle_packet(packet?),
+            Err(error) => Some(Output::Violation(error.into())),
+        }
+    }
+
+    fn handle_packet(&mut self, Packet { namespace, body }: Packet) -> Option<Output<S>> {
+        let place = self.places.iter().position(|(name, _)| *name == namespace);
+        let body = match body {
+            Body::Connect { auth } => return Some(self.handle_connect(namespace, auth, place)),
+            Body::ConnectError { .. } => return Some(Output::Violation(Violation::ServerPacket)),
+            body => body,
+        };
+        let socket = match place.map(|at| &self.places[at].1) {
+            Some(Place::Joined(socket)) => socket.clone(),
+            // Sent before the client knew; the reference closes the session, at the cost of its other namespaces.
+            Some(Place::Left) => return None,
+            Some(Place::Connecting(_)) | None => return Some(Output::Violation(Violation::NotConnected)),
+        };
+        match body {
+            Body::Event { name, args, ack } => Some(Output::Event { socket, name, args, ack }),
+            Body::Ack { id, args } => id.map(|id| Output::Ack { socket, id, args }),
+            _ => {
+                self.remove(&namespace);
+                Some(Output::Leave(socket))
+            }
+        }
+    }
+
+    fn handle_connect(&mut self, namespace: ByteString, auth: Option<ByteString>, place: Option<usize>) -> Output<S> {
+        if let Some(Place::Joined(_)) = place.map(|at| &self.places[at].1) {
+            return Output::Violation(Violation::ConnectedTwice);
+        }
+        let joined = self.places.iter().filter(|(_, place)| matches!(place, Place::Joined(_))).count();
+        if joined + self.attempts >= self.max_namespaces {
+            return Output::TooManyNamespaces(namespace);
+        }
+        let number = self.next_attempt;
+        self.next_attempt += 1;
+        self.attempts += 1;
+        // A client that left before the answer came may try again: its last attempt counts.
+        self.put(namespace.clone(), Place::Connecting(number));
+        Output::Connect { attempt: Attempt { namespace: namespace.clone(), number }, namespace, auth }
+    }
+
+    /// The client is in; `false` says that it has tried again since, so that nobody is to be told.
+    pub fn join(&mut self, attempt: Attempt, socket: S) -> bool {
+        let is_current = self.finish(&attempt);
+        if is_current {
+            self.connect_by = None;
+            self.put(attempt.namespace, Place::Joined(socket));
+        }
+        is_current
+    }
+
+    /// The client stays out; `false` says that it has tried again since, so that nobody is to be told.
+    pub fn refuse(&mut self, attempt: Attempt) -> bool {
+        let is_current = self.finish(&attempt);
+        if is_current {
+            self.remove(&attempt.namespace);
+        }
+        is_current
+    }
+
+    fn finish(&mut self, attempt: &Attempt) -> bool {
+        self.attempts -= 1;
+        self.places.iter().any(|(name, place)| {
+            *name == attempt.namespace && matches!(place, Place::Connecting(number) if *number == attempt.number)
+        })
+    }
+
+    /// The server sends the client out of a namespace; what the client has sent there meanwhile means nothing.
+    ///
+    /// `false` says that the client is not there as this socket.
+    pub fn leave(&mut self, namespace: &str, socket: &S) -> bool {
+        let is_it =
+            |(name, place): &(ByteString, Place<S>)| name == namespace && matches!(place, Place::Joined(own) if own == socket);
+        let Some(at) = self.places.iter().position(is_it) else { return false };
+        let (name, _) = self.places.remove(at);
+        self.places.push((name, Place::Left));
+        let is_left = |(_, place): &(ByteString, Place<S>)| matches!(place, Place::Left);
+        if self.places.iter().filter(|place| is_left(place)).count() > self.max_namespaces
+            && let Some(oldest) = self.places.iter().position(is_left)
+        {
+            self.places.remove(oldest);
+        }
+        true
+    }
+
+    /// The session is over: takes out everything that the client was in, in the order in which it came.
+    pub fn leave_all(&mut self) -> Vec<S> {
+        self.connect_by = None;
+        let places = std::mem::take(&mut self.places).into_iter();
+        places.filter_map(|(_, place)| if let Place::Joined(socket) = place { Some(socket) } else { None }).collect()
+    }
+
+    /// What the client is in.
+    pub fn joined(&self) -> impl Iterator<Item = &S> {
+        self.places.iter().filter_map(|(_, place)| if let Place::Joined(socket) = place { Some(socket) } else { None })
+    }
+
+    /// When [`Client::handle_timeout`] has to be called.
+    pub fn poll_deadline(&self) -> Option<Instant> {
+        self.connect_by
+    }
+
+    /// `true` says that the client came into no namespace in time: its session ends.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        self.connect_by.take_if(|by| *by <= now).is_some()
+    }
+
+    fn put(&mut self, namespace: ByteString, place: Place<S>) {
+        match self.places.iter_mut().find(|(name, _)| *name == namespace) {
+            Some((_, old)) => *old = place,
+            None => self.places.push((namespace, place)),
+        }
+    }
+
+    fn remove(&mut self, namespace: &str) {
+        self.places.retain(|(name, _)| name != namespace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use std::time::Duration;
+
+    #[test]
+    fn a_client_comes_in_speaks_and_leaves() {
+        let mut client = client();
+        let (namespace, auth, attempt) = connect(&mut client, r#"0/chat,{"token":1}"#);
+        assert_eq!((&*namespace, auth.as_deref()), ("/chat", Some(r#"{"token":1}"#)));
+        assert!(client.join(attempt, 7));
+        assert_eq!(say(&mut client, r#"2/chat,12["hi",1]"#), r#"event 7 hi [1] 12"#);
+        assert_eq!(say(&mut client, r#"3/chat,0["yes"]"#), r#"ack 7 0 ["yes"]"#);
+        assert_eq!(say(&mut client, "1/chat,"), "leave 7");
+        assert_eq!(say(&mut client, r#"2/chat,["hi"]"#), "violation: the client is not connected to this namespace");
+    }
+
+    #[test]
+    fn attachments_are_waited_for() {
+        let mut client = joined();
+        assert_eq!(say(&mut client, r#"51-["image",{"_placeholder":true,"num":0}]"#), "");
+        let Some(Output::Event { args, .. }) = client.handle_message(Bytes::from_static(b"\x01\x02").into()) else {
+            panic!("the event is complete")
+        };
+        assert_eq!(args.first::<Bytes>().expect("bytes"), b"\x01\x02"[..]);
+    }
+
+    #[test]
+    fn packets_out_of_place_break_the_protocol_with_the_references_reasons() {
+        for (packet, reason) in [
+            ("0", "forced server close"),
+            ("4{}", "forced server close"),
+            (r#"2/elsewhere,["hi"]"#, "forced server close"),
+            ("1/elsewhere,", "forced server close"),
+            ("9", "forced close"),
+            (r#"2["disconnect"]"#, "forced close"),
+            (r#"52-["image"]"#, ""),
+        ] {
+            let reached = match joined().handle_message(packet.into()) {
+                Some(Output::Violation(violation)) => violation.close_reason().as_str(),
+                _ => "",
+            };
+            assert_eq!(reached, reason, "{packet}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_heard_before_the_client_is_in() {
+        let mut client = client();
+        let (_, _, attempt) = connect(&mut client, "0");
+        assert_eq!(say(&mut client, r#"2["early"]"#), "violation: the client is not connected to this namespace");
+        assert!(client.refuse(attempt));
+    }
+
+    #[test]
+    fn of_two_attempts_the_last_counts() {
+        let mut client = client();
+        let (_, _, first) = connect(&mut client, "0");
+        let (_, _, second) = connect(&mut client, "0");
+        assert!(!client.join(first, 1));
+        assert!(client.join(second, 2));
+        assert_eq!(say(&mut client, r#"2["hi"]"#), "event 2 hi [] ");
+    }
+
+    #[test]
+    fn what_was_sent_before_the_client_knew_that_it_is_out_means_nothing() {
+        let mut client = joined();
+        assert!(client.leave("/", &7));
+        assert_eq!(say(&mut client, r#"2["late"]"#), "");
+        let (_, _, attempt) = connect(&mut client, "0");
+        assert!(client.join(attempt, 8));
+        assert!(!client.leave("/", &7));
+        assert_eq!(say(&mut client, r#"2["hi"]"#), "event 8 hi [] ");
+    }
+
+    #[test]
+    fn namespaces_are_counted_and_so_are_attempts() {
+        let mut client = client();
+        let (_, _, first) = connect(&mut client, "0/a");
+        let (_, _, second) = connect(&mut client, "0/b");
+        assert_eq!(say(&mut client, "0/c"), "too many: /c");
+        assert!(client.join(first, 1));
+        assert_eq!(say(&mut client, "0/c"), "too many: /c");
+        assert!(client.refuse(second));
+        let (_, _, third) = connect(&mut client, "0/c");
+        assert!(client.join(third, 3));
+        assert!(client.leave("/a", &1));
+        assert!(client.leave("/c", &3));
+        assert_eq!(client.joined().count(), 0);
+        connect(&mut client, "0/d");
+    }
+
+    #[test]
+    fn places_that_were_left_are_not_remembered_without_end() {
+        let mut client = client();
+        for number in 0..1000 {
+            let (namespace, _, attempt) = connect(&mut client, &format!("0/{number}"));
+            assert!(client.join(attempt, number));
+            assert!(client.leave(&namespace, &number));
+        }
+        assert!(client.places.len() <= 2);
+    }
+
+    #[test]
+    fn a_client_that_comes_in_nowhere_is_closed_in_time() {
+        let now = Instant::now();
+        let mut late = Client::<u32>::new(10, 2, now + SECOND);
+        assert_eq!(late.poll_deadline(), Some(now + SECOND));
+        assert!(!late.handle_timeout(now));
+        assert!(late.handle_timeout(now + SECOND));
+        assert!(!late.handle_timeout(now + SECOND));
+        let mut in_time = joined();
+        assert_eq!(in_time.poll_deadline(), None);
+        assert!(in_time.leave("/", &7));
+        assert!(!in_time.handle_timeout(now + 100 * SECOND));
+    }
+
+    #[test]
+    fn the_end_of_the_session_empties_every_namespace() {
+        let mut client = joined();
+        let (_, _, attempt) = connect(&mut client, "0/b");
+        assert_eq!(client.leave_all(), [7]);
+        assert!(!client.join(attempt, 8));
+        assert_eq!(client.leave_all(), [0; 0]);
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn client() -> Client<u32> {
+        Client::new(10, 2, Instant::now() + SECOND)
+    }
+
+    fn joined() -> Client<u32> {
+        let mut client = client();
+        let (_, _, attempt) = connect(&mut client, "0");
+        assert!(client.join(attempt, 7));
+        client
+    }
+
+    fn connect(client: &mut Client<u32>, packet: &str) -> (ByteString, Option<ByteString>, Attempt) {
+        match client.handle_message(packet.into()) {
+            Some(Output::Connect { namespace, auth, attempt }) => (namespace, auth, attempt),
+            other => panic!("{packet} is {other:?}"),
+        }
+    }
+
+    fn say(client: &mut Client<u32>, packet: &str) -> String {
+        match client.handle_message(packet.into()) {
+            None => String::new(),
+            Some(Output::Connect { namespace, .. }) => format!("connect {namespace}"),
+            Some(Output::TooManyNamespaces(namespace)) => format!("too many: {namespace}"),
+            Some(Output::Event { socket, name, args, ack }) => {
+                format!("event {socket} {name} {} {}", args.json(), ack.map(|ack| ack.to_string()).unwrap_or_default())
+            }
+            Some(Output::Ack { socket, id, args }) => format!("ack {socket} {id} {}", args.json()),
+            Some(Output::Leave(socket)) => format!("leave {socket}"),
+            Some(Output::Violation(violation)) => format!("violation: {violation}"),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! How a client comes into a namespace: the namespace is found or made, its middlewares are asked, the client is told, and then its handlers.
+
+use super::connection::Link;
+use super::errors::ConnectError;
+use super::handler::{ConnectContext, Guarded, Outcome, Panic, Step, guarded};
+use super::handshake::Handshake;
+use super::live::Live;
+use super::socket::Socket;
+use crate::engine::Session;
+use crate::protocol::client::Attempt;
+use crate::protocol::sio::encode;
+use bytestring::ByteString;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// Begins on the session's task and goes on with one of its own if something has to be waited for.
+pub(super) fn connect(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, auth: Option<ByteString>, attempt: Attempt) {
+    let io = link.io().clone();
+    let mut admission = Box::pin(admit(link, session, namespace, auth, attempt));
+    // A future that is polled again by its task gets that task's waker, so that none is needed here.
+    if let Poll::Pending = admission.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        io.spawn(admission);
+    }
+}
+
+async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, auth: Option<ByteString>, attempt: Attempt) {
+    let handshake = Handshake::new(Arc::clone(&session), auth);
+    let Some(live) = find(&link, &namespace, &handshake).await else {
+        return refuse(&link, &session, attempt, &namespace, &ConnectError::new("Invalid namespace"));
+    };
+    let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake);
+    match ask(&socket).await {
+        Ok(()) => welcome(&link, &session, attempt, &socket),
+        Err(error) => {
+            give_up(&socket);
+            refuse(&link, &session, attempt, &namespace, &error);
+        }
+    }
+}
+
+/// The namespace, with a place in it; made if a declaration allows it.
+async fn find(link: &Link, name: &ByteString, handshake: &Handshake) -> Option<Arc<Live>> {
+    let io = link.io();
+    loop {
+        let live = match io.live(name) {
+            Some(live) => live,
+            None => {
+                let mut families = io.families().into_iter();
+                loop {
+                    let family = families.next()?;
+                    match Caught(Box::pin(family.allows(name, handshake))).await {
+                        Ok(true) => break io.make(name, &family),
+                        Ok(false) => {}
+                        Err(panic) => {
+                            io.metrics().handler_panics.inc();
+                            tracing::error!(namespace = &**name, panic = panic.0, "a dynamic namespace's function panicked");
+                        }
+                    }
+                }
+            }
+        };
+        if live.reserve() {
+            return Some(live);
+        }
+        // Its last socket went a moment ago: another one takes its name.
+        io.drop_live(&live);
+    }
+}
+
+/// Asks the middlewares in turn.
+async fn ask(socket: &Socket) -> Result<(), ConnectError> {
+    let context = ConnectContext { socket: socket.clone() };
+    for middleware in &socket.live().behaviour.middlewares {
+        let outcome = match guarded(|| middleware.call(&context)) {
+            Ok(Step::Done(outcome)) => Ok(outcome),
+            Ok(Step::Wait(work)) => Guarded(work).await,
+            Err(panic) => Err(panic),
+        };
+        match outcome {
+            Ok(Outcome::Admission(answer)) => answer?,
+            Ok(_) => {}
+            Err(panic) => {
+                socket.panicked(&panic, "a middleware");
+                return Err(ConnectError::new("internal server error"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
+    if !session.is_open() || !link.join(attempt, socket.clone()) {
+        // The client has gone, or tried once more, while it was decided.
+        give_up(socket);
+        return;
+    }
+    // Before anything that a handler or a broadcast sends; its events wait in the queue.
+    let sent = session.send(&[encode::connect(socket.namespace(), socket.id())]);
+    if sent.is_err() || !socket.live().enter(socket) {
+        link.leave(socket);
+        give_up(socket);
+        return;
+    }
+    let metrics = link.io().metrics();
+    metrics.sockets.inc();
+    metrics.sockets_connected.inc();
+    tracing::debug!(id = %socket.id(), namespace = socket.namespace(), "socket connected");
+    socket.start();
+}
+
+fn refuse(link: &Link, session: &Session, attempt: Attempt, namespace: &str, error: &ConnectError) {
+    link.io().metrics().connect_errors.inc();
+    tracing::debug!(namespace, %error, "a client may not connect");
+    if link.refuse(attempt) {
+        // A session that is closed needs no answer.
+        let _ = session.send(&[encode::connect_error(namespace, error.message(), error.raw_data())]);
+    }
+}
+
+/// The socket will never be connected.
+fn give_up(socket: &Socket) {
+    socket.close();
+    socket.abandon();
+    socket.part();
+}
+
+/// A future of the application's, whose panics are values.
+struct Caught<F>(std::pin::Pin<Box<F>>);
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, Panic>;
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match guarded(|| self.0.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}

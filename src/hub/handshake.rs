@@ -1,0 +1,181 @@
+//! What a socket knows of the request that it came with.
+
+use crate::engine::Session;
+use bytestring::ByteString;
+use http::HeaderMap;
+use serde::de::DeserializeOwned;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a socket knows of the request that it came with, and the `auth` that its client sent.
+///
+/// It serialises to the reference's `handshake` object.
+#[derive(Clone)]
+pub struct Handshake {
+    session: Arc<Session>,
+    auth: Option<ByteString>,
+    issued: SystemTime,
+}
+
+impl Handshake {
+    pub(super) fn new(session: Arc<Session>, auth: Option<ByteString>) -> Self {
+        Self { session, auth, issued: SystemTime::now() }
+    }
+
+    /// The headers of the session's first request.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.session.request().headers
+    }
+
+    /// A header's text, if it has one.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers().get(name)?.to_str().ok()
+    }
+
+    /// The first query parameter of that name.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.queries().iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All query parameters in their order, Socket.IO's own included.
+    pub fn queries(&self) -> &[(String, String)] {
+        &self.session.request().query
+    }
+
+    /// The client's address; behind trusted proxies the one that they report.
+    pub fn address(&self) -> &str {
+        &self.session.request().address
+    }
+
+    /// Path and query of the session's first request.
+    pub fn url(&self) -> &str {
+        &self.session.request().url
+    }
+
+    /// Whether the client came over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.session.request().secure
+    }
+
+    /// Whether the request has an Origin header.
+    pub fn is_cross_domain(&self) -> bool {
+        self.session.request().is_cross_domain()
+    }
+
+    /// When the client asked for this namespace.
+    pub fn issued(&self) -> SystemTime {
+        self.issued
+    }
+
+    /// What the client sent as `auth`, as `T`; without any it reads as `{}`.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn auth<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.auth_json())
+    }
+
+    /// What the client sent as `auth`, as JSON; `{}` if it sent none.
+    pub fn auth_json(&self) -> &str {
+        self.auth.as_deref().unwrap_or("{}")
+    }
+}
+
+impl Serialize for Handshake {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let issued = self.issued.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let auth: &RawValue = serde_json::from_str(self.auth_json()).map_err(serde::ser::Error::custom)?;
+        let mut map = serializer.serialize_map(Some(9))?;
+        map.serialize_entry("headers", &Headers(self.headers()))?;
+        map.serialize_entry("time", &date(issued.as_secs()))?;
+        map.serialize_entry("address", self.address())?;
+        map.serialize_entry("xdomain", &self.is_cross_domain())?;
+        map.serialize_entry("secure", &self.is_secure())?;
+        map.serialize_entry("issued", &u64::try_from(issued.as_millis()).unwrap_or(u64::MAX))?;
+        map.serialize_entry("url", self.url())?;
+        map.serialize_entry("query", &Query(self.queries()))?;
+        map.serialize_entry("auth", auth)?;
+        map.end()
+    }
+}
+
+impl fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL and the headers may carry the sid, auth a password.
+        f.debug_struct("Handshake").field("address", &self.address()).field("issued", &self.issued).finish_non_exhaustive()
+    }
+}
+
+/// As Node gives them: one text per name, several values joined.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.keys().map(|name| {
+            let values = self.0.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let separator = if name == http::header::COOKIE { "; " } else { ", " };
+            (name.as_str(), values.collect::<Vec<_>>().join(separator))
+        }))
+    }
+}
+
+/// A key that is repeated has its first value, as routing has it.
+struct Query<'a>(&'a [(String, String)]);
+
+impl Serialize for Query<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seen = HashSet::new();
+        let first = self.0.iter().filter(|(key, _)| seen.insert(key));
+        serializer.collect_map(first.map(|(key, value)| (key, value)))
+    }
+}
+
+/// JavaScript's `Date.prototype.toString` in UTC.
+fn date(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (mut year, mut day) = (1970, days);
+    while day >= 365 + u64::from(is_leap(year)) {
+        day -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while day >= lengths[month] {
+        day -= lengths[month];
+        month += 1;
+    }
+    format!(
+        "{} {} {:02} {year} {:02}:{:02}:{:02} GMT+0000 (Coordinated Universal Time)",
+        DAYS[(days % 7) as usize],
+        MONTHS[month],
+        day + 1,
+        time / 3600,
+        time / 60 % 60,
+        time % 60,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn a_date_reads_as_in_javascript() {
+        for (seconds, text) in [
+            (0, "Thu Jan 01 1970 00:00:00 GMT+0000 (Coordinated Universal Time)"),
+            (951_782_400, "Tue Feb 29 2000 00:00:00 GMT+0000 (Coordinated Universal Time)"),
+            (1_795_229_442, "Sat Nov 21 2026 02:50:42 GMT+0000 (Coordinated Universal Time)"),
+            (1_798_761_599, "Thu Dec 31 2026 23:59:59 GMT+0000 (Coordinated Universal Time)"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+    }
+}

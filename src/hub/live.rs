@@ -1,0 +1,253 @@
+//! A namespace while it lives: who is in it, and what reaches them.
+
+use super::broadcast::Flags;
+use super::dynamic::Family;
+use super::errors::JoinError;
+use super::event::Event;
+use super::handler::guarded;
+use super::namespace::Behaviour;
+use super::room::Room;
+use super::rooms::{Index, Target};
+use super::socket::Socket;
+use crate::protocol::eio::Encoded;
+use crate::protocol::sid::SocketId;
+use crate::protocol::sio::{Args, encode};
+use bytestring::ByteString;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What happens to rooms: the reference's adapter events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RoomEvent {
+    /// `create-room`: the first socket is about to join.
+    Created(Room),
+    /// `join-room`
+    Joined(Room, SocketId),
+    /// `leave-room`
+    Left(Room, SocketId),
+    /// `delete-room`: the last socket has left.
+    Deleted(Room),
+}
+
+/// A namespace while it lives.
+pub(super) struct Live {
+    pub(super) name: ByteString,
+    pub(super) behaviour: Arc<Behaviour>,
+    /// The declaration that it was made from, if a client's wish made it.
+    pub(super) family: Option<Arc<Family>>,
+    inner: RwLock<Inner>,
+    next_key: AtomicU64,
+    next_ack: AtomicU64,
+}
+
+#[derive(Default)]
+struct Inner {
+    index: Index<Socket>,
+    /// Sockets that are connecting, connected, or on their way out.
+    occupants: usize,
+    is_closed: bool,
+}
+
+impl Live {
+    pub(super) fn new(name: ByteString, behaviour: Arc<Behaviour>, family: Option<Arc<Family>>) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            behaviour,
+            family,
+            inner: RwLock::default(),
+            next_key: AtomicU64::new(0),
+            next_ack: AtomicU64::new(0),
+        })
+    }
+
+    /// Keeps the namespace alive for one more socket; `false` says that it has been dropped already.
+    pub(super) fn reserve(&self) -> bool {
+        let mut inner = self.write();
+        if !inner.is_closed {
+            inner.occupants += 1;
+        }
+        !inner.is_closed
+    }
+
+    /// A socket has gone for good; `true` says that nobody else is here and nobody will come any more.
+    pub(super) fn release(&self, close_when_empty: bool) -> bool {
+        let mut inner = self.write();
+        inner.occupants -= 1;
+        if close_when_empty && self.family.is_some() && inner.occupants == 0 {
+            inner.is_closed = true;
+        }
+        inner.is_closed
+    }
+
+    /// The place of the next socket in the order of arrival.
+    pub(super) fn next_key(&self) -> u64 {
+        self.next_key.fetch_add(1, Relaxed)
+    }
+
+    /// The id of the next event that wants to be acknowledged: one for all its receivers.
+    pub(super) fn next_ack(&self) -> u64 {
+        self.next_ack.fetch_add(1, Relaxed)
+    }
+
+    /// The socket is reached by broadcasts from now on; `false` says that it has been closed meanwhile.
+    pub(super) fn enter(&self, socket: &Socket) -> bool {
+        let own = Room::from(socket.id());
+        {
+            let mut inner = self.write();
+            if !socket.mark_connected() {
+                return false;
+            }
+            inner.index.enter(socket.key(), socket.clone());
+        }
+        // Its own room counts, but no limit keeps a socket out of it.
+        let joined = self.join(socket, std::iter::once(own), usize::MAX);
+        debug_assert!(joined.is_ok() || !socket.is_connected());
+        true
+    }
+
+    /// No broadcast reaches the socket from now on.
+    pub(super) fn exit(&self, socket: &Socket) {
+        self.write().index.exit(socket.key());
+    }
+
+    pub(super) fn join(&self, socket: &Socket, rooms: impl Iterator<Item = Room>, limit: usize) -> Result<(), JoinError> {
+        let mut events = Vec::new();
+        {
+            let mut inner = self.write();
+            if socket.is_closed() {
+                return Err(JoinError::Disconnected);
+            }
+            let mut state = socket.state();
+            let before = state.rooms.len();
+            for room in rooms {
+                if !state.rooms.contains(&room) {
+                    state.rooms.push(room);
+                }
+                if state.rooms.len() > limit {
+                    state.rooms.truncate(before);
+                    return Err(JoinError::TooManyRooms);
+                }
+            }
+            for room in state.rooms.get(before..).unwrap_or_default() {
+                let is_new = inner.index.join(room, socket.key(), socket);
+                if !self.behaviour.room.is_empty() {
+                    events.extend(is_new.then(|| RoomEvent::Created(room.clone())));
+                    events.push(RoomEvent::Joined(room.clone(), socket.id().clone()));
+                }
+            }
+        }
+        self.tell(&events);
+        Ok(())
+    }
+
+    /// Leaves the rooms that `is_left` names.
+    pub(super) fn leave(&self, socket: &Socket, is_left: impl Fn(&Room) -> bool) {
+        let mut events = Vec::new();
+        {
+            let mut inner = self.write();
+            socket.state().rooms.retain(|room| {
+                let is_left = is_left(room);
+                if is_left {
+                    let is_gone = inner.index.leave(room, socket.key());
+                    if !self.behaviour.room.is_empty() {
+                        events.push(RoomEvent::Left(room.clone(), socket.id().clone()));
+                        events.extend(is_gone.then(|| RoomEvent::Deleted(room.clone())));
+                    }
+                }
+                !is_left
+            });
+        }
+        self.tell(&events);
+    }
+
+    fn tell(&self, events: &[RoomEvent]) {
+        for event in events {
+            for hook in &self.behaviour.room {
+                if let Err(panic) = guarded(|| hook(event)) {
+                    tracing::error!(namespace = &*self.name, panic = panic.0, "a room hook panicked");
+                }
+            }
+        }
+    }
+
+    pub(super) fn rooms(&self) -> Vec<Room> {
+        self.read().index.rooms()
+    }
+
+    /// Whom a target reaches now, in the order in which they came.
+    pub(super) fn select(&self, target: &Target) -> Vec<Socket> {
+        self.read().index.select(target)
+    }
+
+    /// Sends an event to everyone whom the target reaches: encoded once, and with no lock held while it is sent.
+    pub(super) fn broadcast(&self, target: &Target, flags: &Flags, name: &str, args: &Args) {
+        let sockets = self.select(target);
+        if sockets.is_empty() {
+            return;
+        }
+        let packets = flags.packets(encode::event(&self.name, None, name, args));
+        self.send(&sockets, flags, &packets, name, args);
+    }
+
+    /// Sends an event with an acknowledgement id; `register` is called for each receiver before it is sent to.
+    pub(super) fn broadcast_with_ack(
+        &self,
+        target: &Target,
+        flags: &Flags,
+        name: &str,
+        args: &Args,
+        register: impl Fn(&Socket, u64),
+    ) -> (Vec<Socket>, u64) {
+        let sockets = self.select(target);
+        let id = self.next_ack();
+        if !sockets.is_empty() {
+            let packets = flags.packets(encode::event(&self.name, Some(id), name, args));
+            for socket in &sockets {
+                register(socket, id);
+            }
+            self.send(&sockets, flags, &packets, name, args);
+        }
+        (sockets, id)
+    }
+
+    fn send(&self, sockets: &[Socket], flags: &Flags, packets: &[Encoded], name: &str, args: &Args) {
+        let event = (!self.behaviour.outgoing.is_empty()).then(|| Event::sent(name, args));
+        for socket in sockets {
+            if let Some(event) = &event {
+                self.tell_outgoing(socket, event);
+            }
+            // One socket that cannot take it is none of the others' business.
+            let _ = socket.send_with(flags, packets);
+        }
+    }
+
+    pub(super) fn notify_outgoing(&self, socket: &Socket, name: &str, args: &Args) {
+        if !self.behaviour.outgoing.is_empty() {
+            self.tell_outgoing(socket, &Event::sent(name, args));
+        }
+    }
+
+    fn tell_outgoing(&self, socket: &Socket, event: &Event) {
+        for hook in &self.behaviour.outgoing {
+            if let Err(panic) = guarded(|| hook(socket, event)) {
+                socket.panicked(&panic, "on_any_outgoing");
+            }
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().expect("no code that can panic runs under this lock")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().expect("no code that can panic runs under this lock")
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("name", &self.name).finish_non_exhaustive()
+    }
+}

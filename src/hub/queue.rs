@@ -1,0 +1,303 @@
+//! The order of one socket: what happens to it is handled one after the other.
+
+use super::errors::{DisconnectReason, SocketError};
+use super::event::Event;
+use super::handler::{Call, ConnectContext, DisconnectContext, EventContext, Guarded, Outcome, Panic, Step, Work, guarded};
+use super::socket::Socket;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::{Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+/// What happens to a socket.
+pub(super) enum Job {
+    Connected,
+    Event(Event),
+    Disconnected(DisconnectReason),
+}
+
+/// What waits behind the job that is being done.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// The server has sent the client away: nobody cares for what it said before it knew.
+    is_cut: AtomicBool,
+}
+
+struct State {
+    /// Somebody does the jobs, and will do those that are added.
+    is_running: bool,
+    jobs: VecDeque<Job>,
+    /// Holds the session back until half of it is done.
+    is_full: bool,
+}
+
+impl Queue {
+    /// A queue that takes jobs and lets none be done before [`Socket::start`].
+    pub(super) fn held() -> Self {
+        let state = State { is_running: true, jobs: VecDeque::new(), is_full: false };
+        Self { state: Mutex::new(state), is_cut: AtomicBool::new(false) }
+    }
+
+    /// `Some` says that the caller has to do it now.
+    fn push(&self, job: Job) -> Option<Job> {
+        let mut state = self.lock();
+        if state.is_running {
+            state.jobs.push_back(job);
+            None
+        } else {
+            state.is_running = true;
+            Some(job)
+        }
+    }
+
+    fn pop(&self) -> Option<Job> {
+        let mut state = self.lock();
+        let job = state.jobs.pop_front();
+        state.is_running = job.is_some();
+        job
+    }
+
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code that can panic runs under this lock")
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("waiting", &self.lock().jobs.len()).finish_non_exhaustive()
+    }
+}
+
+/// On whose task a job may be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum On {
+    /// On the caller's, which is the session's own.
+    This,
+    /// On one of its own: the caller is the application, and may hold what its handlers want.
+    Another,
+}
+
+impl Socket {
+    /// The client has come in: its handlers are called, and then those of what has come meanwhile.
+    pub(super) fn start(&self) {
+        self.work(Job::Connected);
+    }
+
+    /// The client was never in: nobody is told anything.
+    pub(super) fn abandon(&self) {
+        while self.queue().pop().is_some() {}
+    }
+
+    pub(super) fn receive(&self, event: Event) {
+        let Some(job) = self.queue().push(Job::Event(event)) else {
+            self.hold_back();
+            return;
+        };
+        self.work(job);
+    }
+
+    pub(super) fn finish(&self, reason: DisconnectReason, on: On) {
+        tracing::debug!(id = %self.id(), namespace = self.namespace(), %reason, "socket disconnected");
+        if reason == DisconnectReason::ServerNamespaceDisconnect {
+            self.queue().is_cut.store(true, Release);
+        }
+        let Some(job) = self.queue().push(Job::Disconnected(reason)) else { return };
+        match on {
+            On::This => self.work(job),
+            On::Another => {
+                let socket = self.clone();
+                self.io().spawn(async move { socket.work(job) });
+            }
+        }
+    }
+
+    /// At the bound the session is not read until half of what waits is done.
+    fn hold_back(&self) {
+        let mut state = self.queue().lock();
+        if !state.is_full && state.jobs.len() >= self.io().limits().pending_events {
+            state.is_full = true;
+            drop(state);
+            self.io().metrics().limit_pending_events.inc();
+            self.link().hold_back();
+        }
+    }
+
+    fn let_on(&self) {
+        let mut state = self.queue().lock();
+        if state.is_full && state.jobs.len() <= self.io().limits().pending_events / 2 {
+            state.is_full = false;
+            drop(state);
+            self.link().let_on(self.session());
+        }
+    }
+
+    /// Does jobs on the caller's task until one has to wait, and that one and the rest on a task of its own.
+    fn work(&self, job: Job) {
+        let mut next = Some(job);
+        while let Some(job) = next {
+            let mut course = Course::new(self.clone(), job);
+            if let Some(work) = course.run() {
+                let socket = self.clone();
+                self.io().spawn(async move {
+                    course.wait(work).await;
+                    while let Some(job) = socket.next_job() {
+                        let mut course = Course::new(socket.clone(), job);
+                        if let Some(work) = course.run() {
+                            course.wait(work).await;
+                        }
+                    }
+                });
+                return;
+            }
+            next = self.next_job();
+        }
+    }
+
+    fn next_job(&self) -> Option<Job> {
+        let job = self.queue().pop();
+        self.let_on();
+        job
+    }
+}
+
+/// One job on its way through its handlers.
+struct Course {
+    socket: Socket,
+    /// How many handlers of the stage have been called.
+    called: usize,
+    stage: Stage,
+}
+
+enum Stage {
+    Connect(ConnectContext),
+    Any(EventContext),
+    EventMiddleware(EventContext),
+    Event(EventContext),
+    Disconnecting(DisconnectContext),
+    Disconnect(DisconnectContext),
+    Over,
+}
+
+impl Course {
+    fn new(socket: Socket, job: Job) -> Self {
+        let stage = match job {
+            Job::Connected => Stage::Connect(ConnectContext { socket: socket.clone() }),
+            Job::Event(event) => Stage::Any(EventContext { socket: socket.clone(), event }),
+            Job::Disconnected(reason) => Stage::Disconnecting(DisconnectContext { socket: socket.clone(), reason }),
+        };
+        Self { socket, called: 0, stage }
+    }
+
+    /// Calls handlers until one has to wait, which is returned.
+    fn run(&mut self) -> Option<Work> {
+        while let Some(step) = self.step() {
+            match step {
+                Ok(Step::Done(outcome)) => self.apply(Ok(outcome)),
+                Ok(Step::Wait(mut work)) => {
+                    // A future that is polled again by its task gets that task's waker, so that none is needed here.
+                    match guarded(|| work.as_mut().poll(&mut Context::from_waker(Waker::noop()))) {
+                        Ok(Poll::Pending) => return Some(work),
+                        Ok(Poll::Ready(outcome)) => self.apply(Ok(outcome)),
+                        Err(panic) => self.apply(Err(panic)),
+                    }
+                }
+                Err(panic) => self.apply(Err(panic)),
+            }
+        }
+        None
+    }
+
+    async fn wait(&mut self, work: Work) {
+        let mut next = Some(work);
+        while let Some(work) = next {
+            let result = Guarded(work).await;
+            self.apply(result);
+            next = self.run();
+        }
+    }
+
+    /// Calls the next handler, if there is one.
+    fn step(&mut self) -> Option<Result<Step, Panic>> {
+        loop {
+            let behaviour = &self.socket.live().behaviour;
+            let step = match &self.stage {
+                Stage::Connect(context) => self.call(&behaviour.connect, context),
+                // As in the reference: what is queued when the server sends the client away is not handled.
+                Stage::Any(_) | Stage::EventMiddleware(_) | Stage::Event(_) if self.socket.queue().is_cut() => return None,
+                Stage::Any(context) => self.call(&behaviour.any, context),
+                Stage::EventMiddleware(context) => self.call(&behaviour.event_middlewares, context),
+                Stage::Event(context) => {
+                    let handlers = behaviour.events.get(context.event.name());
+                    self.call(handlers.map_or(&[], Vec::as_slice), context)
+                }
+                Stage::Disconnecting(context) => self.call(&behaviour.disconnecting, context),
+                Stage::Disconnect(context) => self.call(&behaviour.disconnect, context),
+                Stage::Over => return None,
+            };
+            if step.is_some() {
+                self.called += 1;
+                return step;
+            }
+            self.advance();
+        }
+    }
+
+    fn call<C>(&self, handlers: &[Box<dyn Call<C>>], context: &C) -> Option<Result<Step, Panic>> {
+        handlers.get(self.called).map(|handler| guarded(|| handler.call(context)))
+    }
+
+    fn advance(&mut self) {
+        self.called = 0;
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Any(context) => Stage::EventMiddleware(context),
+            Stage::EventMiddleware(context) => Stage::Event(context),
+            Stage::Disconnecting(context) => {
+                self.socket.part();
+                Stage::Disconnect(context)
+            }
+            Stage::Connect(_) | Stage::Event(_) | Stage::Disconnect(_) | Stage::Over => Stage::Over,
+        };
+    }
+
+    fn apply(&mut self, result: Result<Outcome, Panic>) {
+        match (result, &mut self.stage) {
+            (Ok(Outcome::Reply(Ok(Some(args)))), Stage::Any(context) | Stage::Event(context)) => {
+                if let Err(error) = context.event.ack().send(args) {
+                    tracing::trace!(error = &error as &dyn std::error::Error, "an acknowledgement was not sent");
+                }
+            }
+            (Ok(Outcome::Verdict(Ok(Some(event)))), Stage::EventMiddleware(context)) => context.event = event,
+            (Ok(Outcome::Verdict(Err(error))), _) => {
+                self.stage = Stage::Over;
+                self.socket.report(&SocketError::Refused(error));
+            }
+            (Ok(Outcome::Reply(Err(error)) | Outcome::Done(Err(error))), stage) => {
+                let event = match stage {
+                    Stage::Any(context) | Stage::Event(context) => context.event.name(),
+                    _ => "",
+                };
+                self.socket.failed(event, error);
+            }
+            (Err(panic), stage) => {
+                let place = match stage {
+                    Stage::Any(context) | Stage::EventMiddleware(context) | Stage::Event(context) => {
+                        context.event.name().to_owned()
+                    }
+                    Stage::Connect(_) => "on_connect".to_owned(),
+                    _ => "on_disconnect".to_owned(),
+                };
+                // On the way out the rest has to happen all the same.
+                if !matches!(stage, Stage::Disconnecting(_) | Stage::Disconnect(_)) {
+                    *stage = Stage::Over;
+                }
+                self.socket.panicked(&panic, &place);
+            }
+            (Ok(_), _) => {}
+        }
+    }
+}

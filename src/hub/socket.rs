@@ -1,0 +1,443 @@
+//! One client in one namespace.
+
+use super::ack::{Pending, PendingAck, Wait, limit};
+use super::broadcast::{Broadcast, Flags};
+use super::connection::Link;
+use super::emitter::Emitter;
+use super::errors::{AckError, BoxError, DisconnectReason, EmitError, JoinError, SocketError};
+use super::event::{IntoArgs, unreserved};
+use super::handler::{Panic, guarded};
+use super::handshake::Handshake;
+use super::live::Live;
+use super::queue::{On, Queue};
+use super::room::{Room, Rooms};
+use super::rooms::{Member, Target};
+use super::socketio::SocketIo;
+use crate::engine::{CloseReason, Session, TransportKind};
+use crate::protocol::eio::Encoded;
+use crate::protocol::sid::SocketId;
+use crate::protocol::sio::encode;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// One client in one namespace; clones are the same socket.
+///
+/// A socket may be kept as long as one likes: when its client is gone, what it is asked to do fails with an error that says so.
+#[derive(Clone)]
+pub struct Socket(Arc<Inner>);
+
+struct Inner {
+    id: SocketId,
+    key: u64,
+    live: Arc<Live>,
+    link: Arc<Link>,
+    session: Arc<Session>,
+    handshake: Handshake,
+    phase: AtomicU8,
+    state: Mutex<SocketState>,
+    pending: Pending,
+    queue: Queue,
+}
+
+/// What of a socket is plain data, and would survive a move to another process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SocketState {
+    /// In the order in which they were joined.
+    pub(super) rooms: Vec<Room>,
+    /// One serde value, `{}` until one is set.
+    pub(super) data: Box<RawValue>,
+}
+
+const CONNECTING: u8 = 0;
+const CONNECTED: u8 = 1;
+const CLOSED: u8 = 2;
+
+impl Socket {
+    pub(super) fn new(live: Arc<Live>, link: Arc<Link>, session: Arc<Session>, handshake: Handshake) -> Self {
+        let data = RawValue::from_string("{}".to_owned()).expect("an object");
+        Self(Arc::new(Inner {
+            id: link.io().next_id(),
+            key: live.next_key(),
+            live,
+            link,
+            session,
+            handshake,
+            phase: AtomicU8::new(CONNECTING),
+            state: Mutex::new(SocketState { rooms: Vec::new(), data }),
+            pending: Pending::default(),
+            queue: Queue::held(),
+        }))
+    }
+
+    /// Its id, which is public, and the name of a room that it is in.
+    pub fn id(&self) -> &SocketId {
+        &self.0.id
+    }
+
+    /// The name of its namespace, with the slash.
+    pub fn namespace(&self) -> &str {
+        &self.0.live.name
+    }
+
+    /// The server that it is connected to.
+    pub fn io(&self) -> &SocketIo {
+        self.0.link.io()
+    }
+
+    /// The request that it came with.
+    pub fn handshake(&self) -> &Handshake {
+        &self.0.handshake
+    }
+
+    /// The Engine.IO session below it, which it shares with its client's sockets in other namespaces.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.0.session
+    }
+
+    /// How its client is reached now.
+    pub fn transport(&self) -> TransportKind {
+        self.0.session.transport()
+    }
+
+    /// Whether the client is in the namespace: not yet in a middleware, no longer in a disconnect handler.
+    pub fn is_connected(&self) -> bool {
+        self.0.phase.load(Acquire) == CONNECTED
+    }
+
+    /// Sends an event; a tuple is several arguments, `()` none, anything else one, and bytes anywhere inside travel as attachments.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use stickyport::hub::{EmitError, Socket};
+    ///
+    /// fn greet(socket: &Socket) -> Result<(), EmitError> {
+    ///     socket.emit("hello", "world")?;
+    ///     socket.emit("position", (48.1, 11.6))?;
+    ///     socket.emit("picture", Bytes::from_static(b"\x89PNG"))?;
+    ///     socket.emit("bye", ())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The name is reserved, the arguments have no form in JSON, or the client is gone.
+    pub fn emit(&self, event: &str, args: impl IntoArgs) -> Result<(), EmitError> {
+        self.emit_with(&Flags::default(), event, args)
+    }
+
+    /// Sends an event at once and waits for its acknowledgement, as long as the client stays if [`Socket::timeout`] sets no limit.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stickyport::hub::{HandlerResult, Socket};
+    ///
+    /// async fn ask(socket: Socket) -> HandlerResult<bool> {
+    ///     let answer = socket.timeout(Duration::from_secs(10)).emit_with_ack("sure?", ()).await?;
+    ///     Ok(answer.first()?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// When awaited: no acknowledgement came, or the event was not sent.
+    pub fn emit_with_ack(&self, event: &str, args: impl IntoArgs) -> PendingAck {
+        self.emit_with_ack_with(&Flags::default(), event, args)
+    }
+
+    /// The next event may be lost: it is sent only if nothing has to wait for it.
+    pub fn volatile(&self) -> Emitter {
+        self.emitter().volatile()
+    }
+
+    /// Whether a polling answer with the next event may be compressed; it may unless this says no.
+    pub fn compress(&self, compress: bool) -> Emitter {
+        self.emitter().compress(compress)
+    }
+
+    /// How long the next event's acknowledgement is waited for.
+    pub fn timeout(&self, timeout: Duration) -> Emitter {
+        self.emitter().timeout(timeout)
+    }
+
+    fn emitter(&self) -> Emitter {
+        Emitter::new(self.clone())
+    }
+
+    /// Everyone else in the namespace.
+    pub fn broadcast(&self) -> Broadcast {
+        let target = Target { rooms: Vec::new(), except: vec![Room::from(self.id())] };
+        Broadcast::of(self.io().clone(), self.0.live.name.clone(), target)
+    }
+
+    /// Everyone else in a room.
+    pub fn to(&self, rooms: impl Rooms) -> Broadcast {
+        self.broadcast().to(rooms)
+    }
+
+    /// The same as [`Socket::to`].
+    pub fn in_(&self, rooms: impl Rooms) -> Broadcast {
+        self.to(rooms)
+    }
+
+    /// Everyone else who is not in a room.
+    pub fn except(&self, rooms: impl Rooms) -> Broadcast {
+        self.broadcast().except(rooms)
+    }
+
+    /// The rooms that it is in, its own among them, in the order in which it joined.
+    pub fn rooms(&self) -> Vec<Room> {
+        self.state().rooms.clone()
+    }
+
+    /// Joins a room or several.
+    ///
+    /// # Errors
+    /// The client is gone, or `limits.rooms_per_socket` is reached; it joins none of them then.
+    pub fn join(&self, rooms: impl Rooms) -> Result<(), JoinError> {
+        let joined = self.0.live.join(self, rooms.rooms(), self.io().limits().rooms_per_socket);
+        if joined == Err(JoinError::TooManyRooms) {
+            self.io().metrics().limit_rooms.inc();
+        }
+        joined
+    }
+
+    /// Leaves a room or several, those that it is not in included.
+    pub fn leave(&self, rooms: impl Rooms) {
+        let rooms: Vec<Room> = rooms.rooms().collect();
+        self.0.live.leave(self, |room| rooms.contains(room));
+    }
+
+    /// Leaves every room, its own included.
+    pub fn leave_all(&self) {
+        self.0.live.leave(self, |_| true);
+    }
+
+    /// The socket's data as `T`: what [`Socket::set_data`] has set, `{}` until then.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn data<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.state().data.get())
+    }
+
+    /// Sets the socket's data: one value, which [`fetch_sockets`](Broadcast::fetch_sockets) shows to the whole cluster.
+    ///
+    /// # Errors
+    /// The value has no form in JSON; the old one stays.
+    pub fn set_data<T: Serialize + ?Sized>(&self, data: &T) -> Result<(), serde_json::Error> {
+        let data = serde_json::value::to_raw_value(data)?;
+        self.state().data = data;
+        Ok(())
+    }
+
+    /// Sends the client out of this namespace, or, with `close`, out of every one, and closes its session.
+    ///
+    /// The client does not come back by itself; after [`Session::close`] it does.
+    pub fn disconnect(&self, close: bool) {
+        if !self.is_connected() {
+            return;
+        }
+        if close {
+            self.0.link.disconnect_all(&self.0.session);
+        } else {
+            self.dismiss();
+        }
+    }
+
+    /// Sends the client out of this namespace.
+    pub(super) fn dismiss(&self) {
+        if !self.close() {
+            return;
+        }
+        // The client may have left by itself, and come back as another socket.
+        if self.0.link.leave(self) {
+            self.farewell();
+        }
+        self.finish(DisconnectReason::ServerNamespaceDisconnect, On::Another);
+    }
+
+    /// Tells the client that it is out of this namespace.
+    pub(super) fn farewell(&self) {
+        // A session that is closed has told it already.
+        let _ = self.0.session.send(&[encode::disconnect(self.namespace())]);
+    }
+
+    /// The socket is no longer in its namespace; its handlers hear of it after what they were told before.
+    pub(super) fn end(&self, reason: DisconnectReason, on: On) {
+        if self.close() {
+            self.finish(reason, on);
+        }
+    }
+
+    /// Nothing reaches the socket from now on; `false` says that somebody else has closed it, or that it was never connected.
+    pub(super) fn close(&self) -> bool {
+        let was_connected = self.0.phase.swap(CLOSED, AcqRel) == CONNECTED;
+        if was_connected {
+            self.0.live.exit(self);
+            self.0.pending.close();
+            self.io().metrics().sockets.dec();
+        }
+        was_connected
+    }
+
+    /// The last trace of the socket in its namespace.
+    pub(super) fn part(&self) {
+        self.leave_all();
+        self.io().release(&self.0.live);
+    }
+
+    pub(super) fn emit_with(&self, flags: &Flags, event: &str, args: impl IntoArgs) -> Result<(), EmitError> {
+        let event = unreserved(event)?;
+        let args = args.into_args()?;
+        if self.is_closed() && !flags.volatile {
+            return Err(EmitError::Disconnected);
+        }
+        self.0.live.notify_outgoing(self, event, &args);
+        self.send_with(flags, &flags.packets(encode::event(self.namespace(), None, event, &args)))
+    }
+
+    pub(super) fn emit_with_ack_with(&self, flags: &Flags, event: &str, args: impl IntoArgs) -> PendingAck {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.0.live.next_ack();
+        let sent = || {
+            let event = unreserved(event)?;
+            let args = args.into_args().map_err(EmitError::from)?;
+            self.register(id, Wait::One(sender))?;
+            self.0.live.notify_outgoing(self, event, &args);
+            self.send_with(flags, &flags.packets(encode::event(self.namespace(), Some(id), event, &args)))?;
+            Ok(())
+        };
+        match sent() {
+            Ok(()) => PendingAck::waiting(self.clone(), id, receiver, limit(flags.timeout)),
+            Err(AckError::Emit(EmitError::Disconnected)) => PendingAck::failed(AckError::Disconnected),
+            Err(error) => PendingAck::failed(error),
+        }
+    }
+
+    pub(super) fn register(&self, id: u64, wait: Wait) -> Result<(), AckError> {
+        let registered = self.0.pending.register(id, wait, self.io().limits().pending_acks);
+        if matches!(registered, Err(AckError::TooMany)) {
+            self.io().metrics().limit_pending_acks.inc();
+        }
+        registered
+    }
+
+    pub(super) fn send(&self, packets: &[Encoded]) -> Result<(), EmitError> {
+        if self.is_closed() { Err(EmitError::Disconnected) } else { Ok(self.0.session.send(packets)?) }
+    }
+
+    pub(super) fn send_with(&self, flags: &Flags, packets: &[Encoded]) -> Result<(), EmitError> {
+        if !flags.volatile {
+            return self.send(packets);
+        }
+        if !self.is_closed() {
+            self.0.session.send_volatile(packets);
+        }
+        Ok(())
+    }
+
+    /// A handler returned an error.
+    pub(super) fn failed(&self, event: &str, error: BoxError) {
+        self.io().metrics().handler_errors.inc();
+        tracing::debug!(id = %self.id(), namespace = self.namespace(), event, error = &*error as &dyn std::error::Error, "a handler failed");
+        self.report(&SocketError::Handler(error));
+    }
+
+    /// A handler panicked: that costs its socket, and nothing else.
+    pub(super) fn panicked(&self, panic: &Panic, place: &str) {
+        self.io().metrics().handler_panics.inc();
+        tracing::error!(id = %self.id(), namespace = self.namespace(), handler = place, panic = panic.0, "a handler panicked");
+        if self.is_connected() {
+            self.dismiss();
+        }
+        self.report(&SocketError::Panic(panic.0.clone()));
+    }
+
+    /// Tells the namespace's error hooks.
+    pub(super) fn report(&self, error: &SocketError) {
+        for hook in &self.0.live.behaviour.error {
+            if let Err(panic) = guarded(|| hook(self, error)) {
+                self.io().metrics().handler_panics.inc();
+                tracing::error!(id = %self.id(), namespace = self.namespace(), panic = panic.0, "an error hook panicked");
+            }
+        }
+    }
+
+    pub(super) fn upgraded(&self, transport: TransportKind) {
+        for hook in &self.0.live.behaviour.upgrade {
+            if let Err(panic) = guarded(|| hook(self, transport)) {
+                self.panicked(&panic, "on_upgrade");
+            }
+        }
+    }
+
+    /// Closes the session below; clients come back from that by themselves.
+    pub(super) fn shut_down(&self) {
+        self.end(CloseReason::ServerShuttingDown.into(), On::Another);
+        self.0.session.close(CloseReason::ServerShuttingDown);
+    }
+
+    pub(super) fn key(&self) -> u64 {
+        self.0.key
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.0.live
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.0.link
+    }
+
+    pub(super) fn pending(&self) -> &Pending {
+        &self.0.pending
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.0.queue
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.phase.load(Acquire) == CLOSED
+    }
+
+    /// `false` says that it has been closed before it was connected.
+    pub(super) fn mark_connected(&self) -> bool {
+        self.0.phase.compare_exchange(CONNECTING, CONNECTED, AcqRel, Acquire).is_ok()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, SocketState> {
+        self.0.state.lock().expect("no code that can panic runs under this lock")
+    }
+}
+
+impl Member for Socket {
+    fn is_reached(&self) -> bool {
+        self.is_connected()
+    }
+}
+
+impl PartialEq for Socket {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Socket {}
+
+impl Hash for Socket {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("id", &self.id()).field("namespace", &self.namespace()).finish_non_exhaustive()
+    }
+}

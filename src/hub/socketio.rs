@@ -1,0 +1,401 @@
+//! The server as an application sees it: its namespaces, and the way to their sockets.
+
+use super::broadcast::Broadcast;
+use super::connection::Link;
+use super::dynamic::Family;
+use super::errors::{AdapterError, EmitError};
+use super::event::IntoArgs;
+use super::extract::States;
+use super::handler::guarded;
+use super::live::Live;
+use super::namespace::{Declared, Namespace};
+use super::options::Options;
+use super::remote::RemoteSocket;
+use super::room::Rooms;
+use super::rooms::Target;
+use crate::engine::{Application, Connection, Session, entropy};
+use crate::metrics::Metrics;
+use crate::protocol::limits::Limits;
+use crate::protocol::sid::{Boot, Node, SocketId};
+use bytestring::ByteString;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
+
+type NameHook = Box<dyn Fn(&str) + Send + Sync>;
+
+/// A Socket.IO server; clones are the same server.
+///
+/// It is the [`Application`] above an [`Engine`](crate::engine::Engine). Its verbs without a namespace speak to `/`, as in the reference.
+///
+/// ```
+/// use stickyport::hub::{Ack, Args, HandlerResult, Namespace, Socket, SocketIo};
+///
+/// let io = SocketIo::builder()
+///     .namespace(
+///         Namespace::new("/")
+///             .on("message", async |socket: Socket, args: Args| socket.emit("message-back", args))
+///             .on("message-with-ack", async |args: Args| Ack(args)),
+///     )
+///     .build();
+/// io.emit("news", "nobody is here yet")?;
+/// # Ok::<_, stickyport::hub::EmitError>(())
+/// ```
+#[derive(Clone)]
+pub struct SocketIo(Arc<Hub>);
+
+struct Hub {
+    options: Options,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    node: Node,
+    boot: Boot,
+    states: States,
+    namespaces: RwLock<HashMap<ByteString, Arc<Live>>>,
+    families: RwLock<Vec<Arc<Family>>>,
+    on_new_namespace: Vec<NameHook>,
+    on_namespace_removed: Vec<NameHook>,
+    /// Where handlers go on that have to wait; known from the first session on.
+    runtime: OnceLock<Handle>,
+}
+
+/// What a [`SocketIo`] is made of.
+pub struct Builder {
+    hub: Hub,
+    namespaces: Vec<Namespace>,
+}
+
+/// Why a namespace cannot be added to a server that runs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the namespace {0} exists already")]
+pub struct NamespaceExists(ByteString);
+
+impl Builder {
+    /// Sets Socket.IO's options.
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Self {
+        self.hub.options = options;
+        self
+    }
+
+    /// Sets the bounds.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.hub.limits = limits;
+        self
+    }
+
+    /// Counts there.
+    #[must_use]
+    pub fn metrics(mut self, metrics: Arc<Metrics>) -> Self {
+        self.hub.metrics = metrics;
+        self
+    }
+
+    /// Names the owner in every socket's id.
+    #[must_use]
+    pub fn ids(mut self, node: Node, boot: Boot) -> Self {
+        self.hub.node = node;
+        self.hub.boot = boot;
+        self
+    }
+
+    /// What handlers may take as [`State<T>`](super::State): one value per type, cloned for every call.
+    #[must_use]
+    pub fn state<T: Clone + Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.hub.states.insert(state);
+        self
+    }
+
+    /// Adds a namespace; `/` exists without being added.
+    #[must_use]
+    pub fn namespace(mut self, namespace: Namespace) -> Self {
+        self.namespaces.push(namespace);
+        self
+    }
+
+    /// Called when a namespace was added to a running server, or made for a client.
+    #[must_use]
+    pub fn on_new_namespace(mut self, hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.hub.on_new_namespace.push(Box::new(hook));
+        self
+    }
+
+    /// Called when a namespace that was made for a client has been dropped with its last socket.
+    #[must_use]
+    pub fn on_namespace_removed(mut self, hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.hub.on_namespace_removed.push(Box::new(hook));
+        self
+    }
+
+    /// The server.
+    ///
+    /// # Panics
+    /// A namespace was added twice, or a handler takes a state that was not given.
+    pub fn build(self) -> SocketIo {
+        let io = SocketIo(Arc::new(self.hub));
+        for namespace in self.namespaces {
+            io.declare(namespace).unwrap_or_else(|error| panic!("{error}"));
+        }
+        // It may have been added; it exists in any case.
+        let _ = io.declare(Namespace::new("/"));
+        io
+    }
+}
+
+impl SocketIo {
+    /// A server with the reference's defaults, to be changed.
+    pub fn builder() -> Builder {
+        let hub = Hub {
+            options: Options::default(),
+            limits: Limits::default(),
+            metrics: Arc::default(),
+            node: Node::try_from(0).expect("0 is a node"),
+            boot: Boot::at(SystemTime::now()),
+            states: States::default(),
+            namespaces: RwLock::default(),
+            families: RwLock::default(),
+            on_new_namespace: Vec::new(),
+            on_namespace_removed: Vec::new(),
+            runtime: OnceLock::new(),
+        };
+        Builder { hub, namespaces: Vec::new() }
+    }
+
+    /// Adds a namespace to a server that runs.
+    ///
+    /// # Errors
+    /// There is one of that name.
+    ///
+    /// # Panics
+    /// A handler takes a state that was not given.
+    pub fn add(&self, namespace: Namespace) -> Result<(), NamespaceExists> {
+        if let Some(name) = self.declare(namespace)? {
+            self.tell(&self.0.on_new_namespace, &name);
+        }
+        Ok(())
+    }
+
+    /// Makes the namespace `name` from the first pattern that it matches, without waiting for a client; `false` says that none does.
+    pub fn open(&self, name: &str) -> bool {
+        let name = normal(name);
+        if self.live(&name).is_some() {
+            return true;
+        }
+        let family = self.families().into_iter().find(|family| family.matches(&name));
+        family.is_some_and(|family| {
+            self.make(&name, &family);
+            true
+        })
+    }
+
+    /// Whether there is a namespace of that name now.
+    pub fn has(&self, name: &str) -> bool {
+        self.live(&normal(name)).is_some()
+    }
+
+    /// Everyone in a namespace; nobody, if there is none of that name.
+    pub fn of(&self, namespace: &str) -> Broadcast {
+        Broadcast::of(self.clone(), normal(namespace), Target::default())
+    }
+
+    /// Everyone in the namespaces that were made from the declaration of that [`label`](Namespace::label); a pattern is its own label.
+    ///
+    /// ```
+    /// use stickyport::hub::{EmitError, Namespace, Regex, SocketIo};
+    ///
+    /// let tenants = Namespace::matching(Regex::new(r"^/tenant-\d+$")?).label("tenants");
+    /// let io = SocketIo::builder().namespace(tenants).build();
+    /// io.children("tenants").emit("maintenance", "in five minutes")?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn children(&self, label: impl Into<String>) -> Broadcast {
+        Broadcast::children(self.clone(), label.into())
+    }
+
+    /// Those in a room of `/`.
+    pub fn to(&self, rooms: impl Rooms) -> Broadcast {
+        self.of("/").to(rooms)
+    }
+
+    /// The same as [`SocketIo::to`].
+    pub fn in_(&self, rooms: impl Rooms) -> Broadcast {
+        self.to(rooms)
+    }
+
+    /// Those not in a room of `/`.
+    pub fn except(&self, rooms: impl Rooms) -> Broadcast {
+        self.of("/").except(rooms)
+    }
+
+    /// Everyone in `/` who is connected to this node.
+    pub fn local(&self) -> Broadcast {
+        self.of("/").local()
+    }
+
+    /// Everyone in `/`, with an event that may be lost.
+    pub fn volatile(&self) -> Broadcast {
+        self.of("/").volatile()
+    }
+
+    /// Everyone in `/`, with so long to acknowledge.
+    pub fn timeout(&self, timeout: Duration) -> Broadcast {
+        self.of("/").timeout(timeout)
+    }
+
+    /// Sends an event to everyone in `/`.
+    ///
+    /// # Errors
+    /// As [`Broadcast::emit`].
+    pub fn emit(&self, event: &str, args: impl IntoArgs) -> Result<(), EmitError> {
+        self.of("/").emit(event, args)
+    }
+
+    /// Everyone in `/`, as [`Broadcast::fetch_sockets`] has them.
+    ///
+    /// # Errors
+    /// As [`Broadcast::fetch_sockets`].
+    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, AdapterError> {
+        self.of("/").fetch_sockets().await
+    }
+
+    /// Closes the session of everyone on this node with "server shutting down"; the clients come back by themselves, and may.
+    pub fn close(&self) {
+        let lives: Vec<_> = self.0.namespaces.read().expect(UNPOISONED).values().cloned().collect();
+        for live in lives {
+            for socket in live.select(&Target::default()) {
+                socket.shut_down();
+            }
+        }
+    }
+
+    /// What [`Builder::state`] was given of that type.
+    pub fn state<T: 'static>(&self) -> Option<&T> {
+        self.0.states.get()
+    }
+
+    /// Its options.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// Its bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Where it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// The name of a namespace that exists from now on and was not made for a client.
+    fn declare(&self, namespace: Namespace) -> Result<Option<ByteString>, NamespaceExists> {
+        self.0.states.check(namespace.needs(), &namespace.describe());
+        let (name, behaviour) = match namespace.into_parts() {
+            Declared::Static(name, behaviour) => (name, behaviour),
+            Declared::Family(family) => {
+                self.0.families.write().expect(UNPOISONED).push(family);
+                return Ok(None);
+            }
+        };
+        let mut namespaces = self.0.namespaces.write().expect(UNPOISONED);
+        if namespaces.contains_key(&name) {
+            return Err(NamespaceExists(name));
+        }
+        namespaces.insert(name.clone(), Live::new(name.clone(), behaviour, None));
+        Ok(Some(name))
+    }
+
+    pub(super) fn live(&self, name: &str) -> Option<Arc<Live>> {
+        self.0.namespaces.read().expect(UNPOISONED).get(name).cloned()
+    }
+
+    pub(super) fn families(&self) -> Vec<Arc<Family>> {
+        self.0.families.read().expect(UNPOISONED).clone()
+    }
+
+    pub(super) fn children_of(&self, label: &str) -> Vec<Arc<Live>> {
+        let is_child = |live: &&Arc<Live>| live.family.as_ref().is_some_and(|family| family.is_labelled(label));
+        self.0.namespaces.read().expect(UNPOISONED).values().filter(is_child).cloned().collect()
+    }
+
+    /// The namespace of that name, made from the declaration if there is none.
+    pub(super) fn make(&self, name: &ByteString, family: &Arc<Family>) -> Arc<Live> {
+        let live = {
+            let mut namespaces = self.0.namespaces.write().expect(UNPOISONED);
+            if let Some(live) = namespaces.get(name) {
+                return Arc::clone(live);
+            }
+            let live = Live::new(name.clone(), Arc::clone(&family.behaviour), Some(Arc::clone(family)));
+            namespaces.insert(name.clone(), Arc::clone(&live));
+            live
+        };
+        self.tell(&self.0.on_new_namespace, name);
+        live
+    }
+
+    /// A socket has gone for good, and its namespace with it if nobody else is there and the options say so.
+    pub(super) fn release(&self, live: &Arc<Live>) {
+        if live.release(self.0.options.cleanup_empty_child_namespaces) {
+            self.drop_live(live);
+        }
+    }
+
+    /// Drops a namespace that takes nobody any more.
+    pub(super) fn drop_live(&self, live: &Arc<Live>) {
+        {
+            let mut namespaces = self.0.namespaces.write().expect(UNPOISONED);
+            if !namespaces.get(&live.name).is_some_and(|current| Arc::ptr_eq(current, live)) {
+                return;
+            }
+            namespaces.remove(&live.name);
+        }
+        self.tell(&self.0.on_namespace_removed, &live.name);
+    }
+
+    fn tell(&self, hooks: &[NameHook], name: &str) {
+        for hook in hooks {
+            if let Err(panic) = guarded(|| hook(name)) {
+                tracing::error!(namespace = name, panic = panic.0, "a namespace hook panicked");
+            }
+        }
+    }
+
+    pub(super) fn next_id(&self) -> SocketId {
+        SocketId::generate(self.0.node, self.0.boot, entropy())
+    }
+
+    pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let runtime = self.0.runtime.get().expect("set when the first session was opened, and without one nothing waits");
+        drop(runtime.spawn(future));
+    }
+}
+
+const UNPOISONED: &str = "no code that can panic runs under this lock";
+
+/// A namespace's name with its slash.
+fn normal(name: &str) -> ByteString {
+    if name.starts_with('/') { name.into() } else { format!("/{name}").into() }
+}
+
+impl Application for SocketIo {
+    fn opened(&self, _session: &Arc<Session>) -> Arc<dyn Connection> {
+        self.0.runtime.get_or_init(Handle::current);
+        Link::new(self.clone())
+    }
+}
+
+impl fmt::Debug for SocketIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketIo").field("node", &self.0.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("namespaces", &self.namespaces).finish_non_exhaustive()
+    }
+}
