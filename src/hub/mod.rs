@@ -50,7 +50,7 @@ mod handler;
 mod handshake;
 mod live;
 mod namespace;
-pub mod options;
+mod options;
 mod queue;
 mod remote;
 mod room;
