@@ -167,8 +167,10 @@ impl Server {
         }
         shutdown.reached(Phase::Stopping).await;
         info!(sessions = self.engine.len(), over = ?self.restart_window, "stopping");
-        self.engine.close_all(self.restart_window).await;
+        // At once and not when all are closed: who comes back early, over a connection that a proxy keeps, would be refused here,
+        // while a new connection waits in an inherited socket for the next process.
         finish_own.cancel();
+        self.engine.close_all(self.restart_window).await;
         connections.close();
         self.engine.tasks().close();
         let rest = async {
