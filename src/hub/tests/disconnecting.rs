@@ -1,4 +1,4 @@
-//! How sockets go.
+//! How sockets go, and what is said of it.
 
 use crate::engine::CloseReason;
 use crate::hub::testing::{Log, Server};
