@@ -3,12 +3,15 @@
 use sd_notify::NotifyState;
 use std::process::ExitCode;
 use std::sync::Arc;
-use stickyport::apps::page;
+use std::time::SystemTime;
+use stickyport::apps::{demo, page};
 use stickyport::cli::{self, Exit};
 use stickyport::config::{Config, Loaded};
 use stickyport::engine::Engine;
 use stickyport::http::Listeners;
+use stickyport::hub::{self, SocketIo};
 use stickyport::metrics::Metrics;
+use stickyport::protocol::sid::Boot;
 use stickyport::shutdown::{Phase, Shutdown, Signals};
 use stickyport::{Server, telemetry};
 
@@ -53,13 +56,24 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
 
     let metrics = Arc::new(Metrics::default());
     let own_port = listeners.own_port().unwrap_or_default();
+    let boot = Boot::at(SystemTime::now());
+    let instance = u32::from(config.instance);
+    let io = demo::namespaces(instance, own_port).into_iter().fold(
+        SocketIo::builder()
+            .options(config.socketio.clone())
+            .limits(config.limits.clone())
+            .metrics(metrics.clone())
+            .ids(config.node(), boot),
+        hub::Builder::namespace,
+    );
     let engine = Engine::builder()
         .options(config.engine.clone())
         .limits(config.limits.clone())
         .metrics(metrics)
         .node(config.node())
-        .build(unreachable!());
-    let page = page::router(config.instance.into(), config.node(), own_port, config.http.trusted_proxies.clone());
+        .boot(boot)
+        .build(Arc::new(io.build()));
+    let page = page::router(instance, config.node(), own_port, config.http.trusted_proxies.clone());
     notify(&[NotifyState::Ready]);
     tokio::spawn({
         let shutdown = shutdown.clone();

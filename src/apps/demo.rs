@@ -10,7 +10,7 @@
 //!
 //! What the room refuses it acknowledges with `{error}`, in words for the client's user.
 
-use crate::hub::{AckSender, Data, DisconnectReason, HandlerResult, Namespace, Socket};
+use crate::hub::{AckSender, Data, EmitError, HandlerResult, Namespace, Socket};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ pub fn namespaces(instance: u32, port: u16) -> Vec<Namespace> {
 
 fn namespace(name: &'static str, instance: u32, port: u16) -> Namespace {
     Namespace::new(name)
-        .on_connect(async move |socket: Socket| socket.emit("data", format!("connected to worker: {instance}")))
-        .on("b:message", async move |socket: Socket| socket.emit("s:message", format!("{name}: {port}")))
+        .on_connect(move |socket: Socket| socket.emit("data", format!("connected to worker: {instance}")))
+        .on("b:message", move |socket: Socket| socket.emit("s:message", format!("{name}: {port}")))
         .on("chat:join", join)
         .on("chat:message", say)
         .on_disconnecting(leave)
@@ -73,7 +73,7 @@ async fn join(socket: Socket, Data(wish): Data<Join>, ack: AckSender) -> Handler
     };
     let was = socket.data::<Member>().ok().map(|member| member.name);
     socket.set_data(&Member { name: name.clone() })?;
-    socket.join([ROOM])?;
+    socket.join(ROOM)?;
 
     let others = socket.to(ROOM);
     others.emit("chat:joined", Joined { id: socket.id().as_str(), name: &name, was: was.as_deref() })?;
@@ -120,11 +120,11 @@ struct Left<'a> {
     name: &'a str,
 }
 
-fn leave(socket: &Socket, _: DisconnectReason) {
-    if let Ok(Member { name }) = socket.data() {
-        // Nobody is left to be told of an error.
-        let _ = socket.to(ROOM).emit("chat:left", Left { id: socket.id().as_str(), name: &name });
-    }
+fn leave(socket: Socket) -> Result<(), EmitError> {
+    let Ok(Member { name }) = socket.data() else {
+        return Ok(());
+    };
+    socket.to(ROOM).emit("chat:left", Left { id: socket.id().as_str(), name: &name })
 }
 
 #[derive(Serialize)]
@@ -147,4 +147,20 @@ fn bounded(text: &str, most: usize) -> Option<String> {
 /// Control characters, and those that change the direction of what stands around them.
 fn is_invisible(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_counted_in_characters_and_kept_on_one_line() {
+        assert_eq!(bounded("  Ada  ", 3).as_deref(), Some("Ada"));
+        assert_eq!(bounded("Adas", 3), None);
+        assert_eq!(bounded("\u{1f30d}\u{1f30d}\u{1f30d}", 3).as_deref(), Some("\u{1f30d}\u{1f30d}\u{1f30d}"));
+        assert_eq!(bounded("a\nb\0\u{202e}c\u{7f}", 3).as_deref(), Some("abc"));
+        for nothing in ["", "   ", "\n\u{2066} \u{200f}"] {
+            assert_eq!(bounded(nothing, 3), None, "{nothing:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use stickyport::engine::{Application, CloseReason, Connection, Engine, Hooks, Message, Options, Session};
 use stickyport::http::Listeners;
 use stickyport::http::options::Cors;
+use stickyport::hub::{self, SocketIo};
 use stickyport::metrics::Metrics;
 use stickyport::protocol::limits::Limits;
 use stickyport::shutdown::Phase;
@@ -22,7 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub struct Setup {
     pub options: Options,
+    pub hub: hub::Options,
     pub limits: Limits,
+    pub metrics: Arc<Metrics>,
     pub cors: Cors,
     pub hooks: Hooks,
 }
@@ -74,12 +77,32 @@ impl Connection for Recorder {
 }
 
 impl TestServer {
+    /// A server whose application records what it is told, and answers `echo …`.
     pub fn start(change: impl FnOnce(&mut Setup)) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        Self::serve(change, events, move |_| Arc::new(Recorder(sender)))
+    }
+
+    /// A server of these namespaces, which records nothing.
+    pub fn socket_io(change: impl FnOnce(&mut Setup), namespaces: impl FnOnce(hub::Builder) -> hub::Builder) -> Self {
+        let (_, events) = mpsc::unbounded_channel();
+        Self::serve(change, events, |setup| {
+            let builder =
+                SocketIo::builder().options(setup.hub.clone()).limits(setup.limits.clone()).metrics(setup.metrics.clone());
+            Arc::new(namespaces(builder).build())
+        })
+    }
+
+    fn serve(
+        change: impl FnOnce(&mut Setup),
+        events: mpsc::UnboundedReceiver<Event>,
+        application: impl FnOnce(&Setup) -> Arc<dyn Application>,
+    ) -> Self {
         let mut setup = Setup { options: Options { path: "/engine.io/".to_owned(), ..Options::default() }, ..Setup::default() };
         change(&mut setup);
-        let (sender, events) = mpsc::unbounded_channel();
-        let builder = Engine::builder().options(setup.options).limits(setup.limits).hooks(setup.hooks);
-        let engine = builder.build(Arc::new(Recorder(sender)));
+        let application = application(&setup);
+        let builder = Engine::builder().options(setup.options).limits(setup.limits).hooks(setup.hooks).metrics(setup.metrics);
+        let engine = builder.build(application);
         let listeners = Listeners::only("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], listeners.own_port().expect("a TCP port")));
         let shutdown = Shutdown::new();

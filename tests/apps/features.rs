@@ -1,0 +1,45 @@
+//! What the conformance server does not show: acknowledgements from the client, and a middleware that refuses.
+
+mod flags;
+
+use clap::Parser;
+use flags::Flags;
+use serde::Deserialize;
+use serde_json::json;
+use std::time::Duration;
+use stickyport::engine::Engine;
+use stickyport::http::Listeners;
+use stickyport::hub::{self, Args, Auth, ConnectError, HandlerResult, Namespace, Socket, SocketIo};
+use stickyport::{Server, Shutdown};
+
+#[derive(Deserialize)]
+struct Credentials {
+    token: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let flags = Flags::parse();
+    let shutdown = Shutdown::on_signals()?;
+    let listeners = Listeners::only(flags.address())?;
+    println!("listening on 127.0.0.1:{}", listeners.own_port().expect("just bound"));
+    let main = Namespace::new("/").on("ask", async |socket: Socket, args: Args| -> HandlerResult {
+        let answer = socket.timeout(Duration::from_secs(10)).emit_with_ack("question", args).await?;
+        socket.emit("answer", answer)?;
+        Ok(())
+    });
+    let guarded = Namespace::new("/guarded").middleware(async |Auth(credentials): Auth<Credentials>| {
+        if credentials.token == "secret" {
+            return Ok(());
+        }
+        Err(ConnectError::new("not authorized").data(&json!({ "code": 401 })))
+    });
+    let io = SocketIo::builder()
+        .options(hub::Options { connect_timeout: flags.connect_timeout(), ..hub::Options::default() })
+        .namespace(main)
+        .namespace(guarded)
+        .build();
+    let engine = Engine::builder().options(flags.engine("/socket.io/")).build(std::sync::Arc::new(io));
+    Server::new(engine).run(listeners, &shutdown).await;
+    Ok(())
+}

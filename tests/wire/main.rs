@@ -1,0 +1,10 @@
+//! Engine.IO and Socket.IO as their clients see them: raw requests and raw frames against a server in this process.
+
+mod handshake;
+mod life;
+mod limits;
+mod polling;
+mod socket_io;
+mod support;
+mod upgrade;
+mod websocket;
