@@ -18,7 +18,7 @@ pub(super) fn connect(link: Arc<Link>, session: Arc<Session>, namespace: ByteStr
     let io = link.io().clone();
     let mut admission = Box::pin(admit(link, session, namespace, auth, attempt));
     // A future that is polled again by its task gets that task's waker, so that none is needed here.
-    if let Poll::Pending = admission.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    if admission.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
         io.spawn(admission);
     }
 }

@@ -6,6 +6,7 @@ use super::extract::{FromContext, Needs};
 use super::socket::Socket;
 use crate::protocol::sio::Args;
 use std::any::Any;
+use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -197,6 +198,12 @@ pub enum Step {
     Wait(Pin<Box<dyn Future<Output = Outcome> + Send>>),
 }
 
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Self::Done(_)) { "Done" } else { "Wait" })
+    }
+}
+
 /// A function or closure with up to six arguments that can be taken from a `C`, and that returns what a handler of the kind `K` returns; `M` tells the
 /// forms apart and is inferred.
 ///
@@ -231,7 +238,7 @@ pub enum Step {
 #[diagnostic::on_unimplemented(
     message = "this function cannot be a handler here",
     label = "not a handler for {C}",
-    note = "its arguments must be extractors for this place (`Socket`, `Data<T>`, `All<T>`, `Args`, `AckSender`, `Event`, `State<T>`, `Auth<T>`, …), its future must be `Send`, and its return type one that fits",
+    note = "its arguments must be extractors for this place (`Socket`, `Data<T>`, `All<T>`, `Args`, `AckSender`, `Event`, `State<T>`, `Auth<T>`, `DisconnectReason`, …), not references, its future must be `Send`, and its return type one that fits",
     note = "an async closure that uses its surroundings must be written `move |…| {{ let x = x.clone(); async move {{ … }} }}`, or take them as `State<T>`"
 )]
 pub trait Handler<C, K, M>: Send + Sync + 'static {

@@ -57,6 +57,10 @@ mod room;
 mod rooms;
 mod socket;
 mod socketio;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use crate::engine::{CloseReason, TransportKind};
 pub use crate::protocol::sid::SocketId;

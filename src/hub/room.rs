@@ -144,12 +144,13 @@ mod tests {
         fn names(rooms: impl Rooms) -> Vec<String> {
             rooms.rooms().map(|room| room.to_string()).collect()
         }
+        let several = vec![String::from("a"), String::from("b")];
         assert_eq!(names("a"), ["a"]);
         assert_eq!(names(String::from("a")), ["a"]);
-        assert_eq!(names(&SocketId::from("0-abc")), ["0-abc"]);
+        assert_eq!(names(SocketId::from("0-abc")), ["0-abc"]);
         assert_eq!(names(["a", "b"]), ["a", "b"]);
         assert_eq!(names(vec![String::from("a")]), ["a"]);
         assert_eq!(names(&[Room::from("a")][..]), ["a"]);
-        assert_eq!(names(&vec![String::from("a"), String::from("b")]), ["a", "b"]);
+        assert_eq!(names(&several), ["a", "b"]);
     }
 }

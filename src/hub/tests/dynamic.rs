@@ -1,0 +1,134 @@
+//! Namespaces that are made when a client asks for them.
+
+use crate::hub::testing::{Client, Log, Server};
+use crate::hub::{ConnectError, Namespace, NamespaceRequest, Options, Regex, Socket, State};
+use serde_json::Value;
+
+#[tokio::test]
+async fn a_pattern_makes_a_namespace_for_each_name() {
+    let server = Server::new(tenants().on("who", |socket: Socket| crate::hub::Ack(socket.namespace().to_owned())));
+    let mut one = server.client().join("/tenant-1").await;
+    let mut two = server.client().join("/tenant-2").await;
+    one.say(r#"2/tenant-1,0["who"]"#).await;
+    assert_eq!(one.hear().await, r#"3/tenant-1,0["/tenant-1"]"#);
+    server.io.of("/tenant-2").emit("only", "two").expect("sent");
+    assert_eq!(two.hear().await, r#"2/tenant-2,["only","two"]"#);
+    server.io.children(r"^/tenant-\d+$").emit("to", "all").expect("sent");
+    assert_eq!(two.hear().await, r#"2/tenant-2,["to","all"]"#);
+    assert_eq!(one.hear().await, r#"2/tenant-1,["to","all"]"#);
+    let mut stranger = server.client();
+    stranger.say("0/tenant-x,").await;
+    assert_eq!(stranger.hear().await, r#"4/tenant-x,{"message":"Invalid namespace"}"#);
+}
+
+#[tokio::test]
+async fn a_function_sees_name_and_auth_and_the_first_that_says_yes_makes_it() {
+    let mut server = Server::with(|builder| {
+        builder
+            .namespace(Namespace::dynamic(async |_: NamespaceRequest| panic!("a bad function")).on_connect(note("never")))
+            .namespace(
+                Namespace::dynamic(async |request: NamespaceRequest| {
+                    tokio::task::yield_now().await;
+                    request.handshake().auth::<Value>().is_ok_and(|auth| auth["admin"] == true)
+                })
+                .on_connect(note("admin")),
+            )
+            .namespace(Namespace::dynamic(async |request: NamespaceRequest| request.name() == "/guest").on_connect(note("guest")))
+            .namespace(Namespace::new("/static").on_connect(note("static")))
+    });
+    let mut client = server.client();
+    for (packet, answer) in [
+        (r#"0/x,{"admin":true}"#, "0/x,"),
+        (r#"0/guest,{"admin":1}"#, "0/guest,"),
+        (r#"0/static,{"admin":true}"#, "0/static,"),
+        ("0/y,", r#"4/y,{"message":"Invalid namespace"}"#),
+    ] {
+        client.say(packet).await;
+        let heard = client.hear().await;
+        assert!(heard.starts_with(answer), "{packet}: {heard}");
+    }
+    assert_eq!(server.notes(), ["admin", "guest", "static"]);
+    assert_eq!(server.metrics().handler_panics.get(), 3);
+}
+
+#[tokio::test]
+async fn an_empty_namespace_goes_if_it_is_asked() {
+    let mut server = cleaning(true);
+    let first = server.client().join("/tenant-1").await;
+    let second = server.client().join("/tenant-1").await;
+    first.say("1/tenant-1,").await;
+    assert!(server.io.has("/tenant-1"));
+    second.say("1/tenant-1,").await;
+    assert!(!server.io.has("/tenant-1"));
+    assert_eq!(server.notes(), ["new /tenant-1", "left", "left", "removed /tenant-1"]);
+    refused(&server).await;
+    assert!(!server.io.has("/tenant-0"));
+    assert_eq!(server.notes(), ["new /tenant-0", "removed /tenant-0"]);
+    server.client().join("/tenant-1").await;
+    let leaving = server.client().join("/fixed").await;
+    leaving.say("1/fixed,").await;
+    assert!(server.io.has("/tenant-1") && server.io.has("/fixed"));
+}
+
+#[tokio::test]
+async fn an_empty_namespace_stays_if_it_is_not_asked() {
+    let mut server = cleaning(false);
+    let client = server.client().join("/tenant-1").await;
+    client.say("1/tenant-1,").await;
+    assert!(server.io.has("/tenant-1"));
+    assert_eq!(server.notes(), ["new /tenant-1", "left"]);
+}
+
+#[tokio::test]
+async fn a_running_server_gets_more_namespaces() {
+    let mut server = cleaning(false);
+    server.io.add(Namespace::new("later").on_connect(note("later"))).expect("a new name");
+    assert_eq!(server.io.add(Namespace::new("/later")).expect_err("taken").to_string(), "the namespace /later exists already");
+    assert!(server.io.open("tenant-7") && server.io.open("/tenant-7") && !server.io.open("/nope"));
+    server
+        .io
+        .add(Namespace::matching(Regex::new("^/late-").expect("a pattern")).label("late").on_connect(note("dynamic")))
+        .expect("never taken");
+    let mut client = server.client().join("/later").await.join("/late-1").await;
+    server.io.children("late").emit("hi", ()).expect("sent");
+    assert_eq!(client.hear().await, r#"2/late-1,["hi"]"#);
+    assert_eq!(server.notes(), ["new /later", "new /tenant-7", "later", "new /late-1", "dynamic"]);
+}
+
+fn tenants() -> Namespace {
+    Namespace::matching(Regex::new(r"^/tenant-\d+$").expect("a pattern"))
+}
+
+fn note(text: &'static str) -> impl Fn(State<Log>) + Send + Sync {
+    move |State(log)| log.note(text)
+}
+
+fn cleaning(cleanup: bool) -> Server {
+    let options = Options { cleanup_empty_child_namespaces: cleanup, ..Options::default() };
+    let (log, notes) = (std::sync::Arc::new(std::sync::OnceLock::<Log>::new()), std::sync::Arc::new(std::sync::OnceLock::new()));
+    let (made, dropped) = (std::sync::Arc::clone(&log), std::sync::Arc::clone(&log));
+    let server = Server::with(|builder| {
+        builder
+            .options(options)
+            .on_new_namespace(move |name| made.get().expect("set").note(format!("new {name}")))
+            .on_namespace_removed(move |name| dropped.get().expect("set").note(format!("removed {name}")))
+            .namespace(Namespace::new("/fixed"))
+            .namespace(
+                tenants()
+                    .middleware(
+                        |socket: Socket| if socket.namespace() == "/tenant-0" { Err(ConnectError::new("no")) } else { Ok(()) },
+                    )
+                    .on_disconnecting(note("left")),
+            )
+    });
+    let state = server.io.state::<Log>().expect("every server has one").clone();
+    assert!(log.set(state).is_ok() && notes.set(()).is_ok());
+    server
+}
+
+async fn refused(server: &Server) -> Client {
+    let mut client = server.client();
+    client.say("0/tenant-0,").await;
+    assert_eq!(client.hear().await, r#"4/tenant-0,{"message":"no"}"#);
+    client
+}

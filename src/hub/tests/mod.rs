@@ -1,0 +1,9 @@
+//! What applications are promised, on sessions of the real engine.
+
+mod acks;
+mod broadcasts;
+mod connecting;
+mod disconnecting;
+mod dynamic;
+mod events;
+mod order;
