@@ -13,7 +13,7 @@ use super::options::Options;
 use super::remote::RemoteSocket;
 use super::room::Rooms;
 use super::rooms::Target;
-use crate::engine::{Application, Connection, Session, entropy};
+use crate::engine::{self, Application, Connection, Engine, Session, entropy};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Node, SocketId};
@@ -274,6 +274,19 @@ impl SocketIo {
     /// What [`Builder::state`] was given of that type.
     pub fn state<T: 'static>(&self) -> Option<&T> {
         self.0.states.get()
+    }
+
+    /// The beginning of an engine to stand on: one with the same bounds, ids and metrics.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use stickyport::hub::SocketIo;
+    ///
+    /// let io = SocketIo::builder().build();
+    /// let engine = io.engine().build(Arc::new(io.clone()));
+    /// ```
+    pub fn engine(&self) -> engine::Builder {
+        Engine::builder().limits(self.0.limits.clone()).metrics(self.0.metrics.clone()).node(self.0.node).boot(self.0.boot)
     }
 
     /// Its options.

@@ -26,5 +26,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .namespace(namespace("/"))
         .namespace(namespace("/custom"))
         .build();
-    flags.serve("/socket.io/", io).await
+    flags.serve("/socket.io/", io.engine(), io).await
 }

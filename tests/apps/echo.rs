@@ -5,7 +5,7 @@ mod example;
 use clap::Parser;
 use example::Flags;
 use std::sync::Arc;
-use stickyport::engine::{Application, CloseReason, Connection, Message, Session};
+use stickyport::engine::{Application, CloseReason, Connection, Engine, Message, Session};
 
 struct Echo;
 
@@ -27,5 +27,5 @@ impl Connection for Echo {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
-    flags.serve("/engine.io/", Echo).await
+    flags.serve("/engine.io/", Engine::builder(), Echo).await
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use stickyport::engine::{self, Application, Engine};
+use stickyport::engine::{self, Application};
 use stickyport::http::Listeners;
 use stickyport::http::options::Cors;
 use stickyport::{Server, Shutdown};
@@ -29,7 +29,7 @@ pub struct Flags {
 impl Flags {
     /// Serves `application` on `path` until told to stop; pages of any origin may connect.
     #[expect(clippy::print_stdout, reason = "whoever asked for any free port wants to know which")]
-    pub async fn serve(self, path: &str, application: impl Application) -> Result<(), Box<dyn Error>> {
+    pub async fn serve(self, path: &str, engine: engine::Builder, application: impl Application) -> Result<(), Box<dyn Error>> {
         let shutdown = Shutdown::on_signals()?;
         let listeners = Listeners::only(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))?;
         println!("listening on 127.0.0.1:{}", listeners.own_port().expect("just bound"));
@@ -40,7 +40,7 @@ impl Flags {
             max_payload: self.max_payload,
             ..engine::Options::default()
         };
-        let engine = Engine::builder().options(options).build(Arc::new(application));
+        let engine = engine.options(options).build(Arc::new(application));
         let cors = Cors { origins: vec!["*".to_owned()], ..Cors::default() };
         Server::new(engine).cors(cors).run(listeners, &shutdown).await;
         Ok(())

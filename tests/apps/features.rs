@@ -33,5 +33,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .namespace(main)
         .namespace(guarded)
         .build();
-    flags.serve("/socket.io/", io).await
+    flags.serve("/socket.io/", io.engine(), io).await
 }
