@@ -28,7 +28,7 @@ type NameHook = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A Socket.IO server; clones are the same server.
 ///
-/// It is the [`Application`] above an [`Engine`](crate::engine::Engine). Its verbs without a namespace speak to `/`, as in the reference.
+/// It is the [`Application`] above an [`Engine`]. Its verbs without a namespace speak to `/`, as in the reference.
 ///
 /// ```
 /// use stickyport::hub::{Ack, Args, HandlerResult, Namespace, Socket, SocketIo};
