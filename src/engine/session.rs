@@ -172,9 +172,7 @@ impl Session {
     /// Closes at once and drops what waits.
     pub fn discard(&self, reason: CloseReason) {
         let mut state = self.lock();
-        let waiting = state.outbox.bytes();
-        state.outbox.clear();
-        self.metrics().outbound_bytes.add(-(waiting as i64));
+        self.drop_backlog(&mut state);
         state.machine.handle_lost(reason);
         drop(state);
         self.wake.notify_one();
@@ -303,8 +301,11 @@ impl Session {
                 }
                 Output::Closed(reason) => {
                     state.candidate = None;
-                    if let Link::Polling(requests) = &mut state.link {
-                        requests.part("1");
+                    match &mut state.link {
+                        Link::Polling(requests) if requests.has_get() => requests.part("1"),
+                        // It leaves before the last words.
+                        Link::WebSocket(_) => {}
+                        Link::Polling(_) | Link::Closed => self.drop_backlog(&mut state),
                     }
                     drop(state);
                     self.engine.forget(self, reason);
@@ -354,8 +355,7 @@ impl Session {
         if is_full || (waiting > 0 && total + size > self.limits().outbound_bytes) {
             let limit = if is_full { &self.metrics().limit_outbox } else { &self.metrics().limit_outbound };
             limit.inc();
-            state.outbox.clear();
-            self.metrics().outbound_bytes.add(-(waiting as i64));
+            self.drop_backlog(state);
             state.machine.handle_lost(CloseReason::TransportError);
             self.wake.notify_one();
             return Err(SendError::Full);
@@ -393,6 +393,12 @@ impl Session {
             self.wake.notify_one();
         }
         self.metrics().outbound_bytes.add(state.outbox.bytes() as i64 - before as i64);
+    }
+
+    /// Gives back what waits: nobody will come for it.
+    pub(super) fn drop_backlog(&self, state: &mut State) {
+        self.metrics().outbound_bytes.add(-(state.outbox.bytes() as i64));
+        state.outbox.clear();
     }
 
     pub(super) fn take_payload(&self, state: &mut State) -> Payload {

@@ -37,6 +37,11 @@ impl Requests {
         self.get.as_ref().is_some_and(|get| get.parting.is_none())
     }
 
+    /// Whether a GET is under way.
+    pub(in crate::engine) fn has_get(&self) -> bool {
+        self.get.is_some()
+    }
+
     /// Lets a parked GET look at the session again.
     pub(in crate::engine) fn wake(&mut self) {
         if let Some(waker) = self.get.as_mut().and_then(|get| get.waker.take()) {
@@ -152,6 +157,7 @@ impl Drop for Polling<'_> {
         }
         if !self.is_answered {
             state.machine.handle_lost(CloseReason::TransportError);
+            self.session.drop_backlog(&mut state);
             drop(state);
             self.session.run();
         }
