@@ -156,8 +156,8 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
         let mut replies = Vec::new();
         let result = socket.read(&mut replies, |message| {
             match decode(message) {
-                Some(packet) => is_upgraded = session.receive_from_candidate(&packet),
-                None => session.lose_candidate(),
+                Some(packet) => is_upgraded = session.receive_from_candidate(&stream, &packet),
+                None => session.lose_candidate(&stream),
             }
             if is_upgraded { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -170,7 +170,7 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
             let _ = stream.try_write_vectored(&[IoSlice::new(&replies)]);
         }
         if result.is_err() {
-            session.lose_candidate();
+            session.lose_candidate(&stream);
             return linger(&stream).await;
         }
     }

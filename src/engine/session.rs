@@ -46,6 +46,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Whether it is this WebSocket that is being probed, and not one before or after it.
+    fn is_candidate(&self, stream: &Arc<Stream>) -> bool {
+        self.candidate.as_ref().is_some_and(|candidate| Arc::ptr_eq(&candidate.stream, stream))
+    }
+
     fn is_writable(&self) -> bool {
         self.machine.is_open()
             && self.outbox.is_empty()
@@ -239,8 +244,11 @@ impl Session {
     }
 
     /// A packet came over the candidate; `true` when the candidate has become the session's transport.
-    pub(super) fn receive_from_candidate(self: &Arc<Self>, packet: &Packet) -> bool {
+    pub(super) fn receive_from_candidate(self: &Arc<Self>, stream: &Arc<Stream>, packet: &Packet) -> bool {
         let mut state = self.lock();
+        if !state.is_candidate(stream) {
+            return false;
+        }
         state.machine.handle_candidate_packet(packet, Instant::now().into_std());
         let is_upgraded = state.machine.transport() == TransportKind::WebSocket;
         if is_upgraded && let Some(candidate) = state.candidate.take() {
@@ -261,9 +269,13 @@ impl Session {
     }
 
     /// The candidate is gone.
-    pub(super) fn lose_candidate(self: &Arc<Self>) {
-        self.lock().machine.handle_candidate_lost();
-        self.run();
+    pub(super) fn lose_candidate(self: &Arc<Self>, stream: &Arc<Stream>) {
+        let mut state = self.lock();
+        if state.is_candidate(stream) {
+            state.machine.handle_candidate_lost();
+            drop(state);
+            self.run();
+        }
     }
 
     /// Tells the application, in order, what the protocol's state has decided, and sends what it wants sent.
@@ -292,7 +304,10 @@ impl Session {
                 Output::Noop => self.let_get_go(&mut state),
                 Output::ProbeAnswer => self.answer_probe(&mut state),
                 Output::ProbeFailed => {
-                    state.candidate = None;
+                    // The next one may have come since this was decided.
+                    if !state.machine.is_probing() {
+                        state.candidate = None;
+                    }
                     self.metrics().upgrades_failed.inc();
                 }
                 Output::Upgraded => {
