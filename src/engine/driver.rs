@@ -162,8 +162,10 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
             if is_upgraded { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if is_upgraded {
-            session.lock().upgraded = Some(socket);
-            session.wake.notify_one();
+            match session.hand_over(socket) {
+                None => session.wake.notify_one(),
+                Some(socket) => close(&session, &socket, &CLOSE).await,
+            }
             return;
         }
         if !replies.is_empty() {

@@ -268,6 +268,16 @@ impl Session {
         is_upgraded
     }
 
+    /// Gives the loop the socket that it has to read from now on; a session that is over has no loop, and gives it back.
+    pub(super) fn hand_over(&self, socket: WebSocket) -> Option<WebSocket> {
+        let mut state = self.lock();
+        if state.machine.is_closed() {
+            return Some(socket);
+        }
+        state.upgraded = Some(socket);
+        None
+    }
+
     /// The candidate is gone.
     pub(super) fn lose_candidate(self: &Arc<Self>, stream: &Arc<Stream>) {
         let mut state = self.lock();
