@@ -9,6 +9,7 @@ use std::io::IoSlice;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Time for the peer to take the close frame and close its side; after it the socket is dropped.
@@ -22,7 +23,7 @@ const CLOSE: [u8; 2] = [0x88, 0];
 /// Runs a session to its end.
 ///
 /// Its waits: `sleep` for the earliest deadline of the protocol and of the application, `wake` for another task's changes (something to send, an upgrade, an
-/// end), `writable` for room in the kernel while packets wait, `readable` for the client's bytes while the application takes more.
+/// end), `yield_now` for the others' turn while messages of the last read are left, `writable` for room in the kernel while packets wait, `readable` for the client's bytes while the application takes more.
 pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) {
     let sleep = sleep_until(Instant::now());
     tokio::pin!(sleep);
@@ -42,7 +43,7 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
             () = session.wake.notified() => {}
             () = ready(stream.as_deref(), Interest::Write), if turn.has_backlog => session.flush(&mut session.lock()),
             () = ready(stream.as_deref(), Interest::Read), if is_ready && !is_stopped => read(&session, &mut socket, &mut last_words),
-            () = std::future::ready(()), if is_ready && is_stopped => read(&session, &mut socket, &mut last_words),
+            () = yield_now(), if is_ready && is_stopped => read(&session, &mut socket, &mut last_words),
         }
     }
     if let Some(socket) = socket {
@@ -110,7 +111,8 @@ fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut
             Some(packet) => session.receive(packet),
             None => session.lose(CloseReason::ParseError),
         }
-        if session.connection().ready() && session.is_open() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        let is_over = session.lock().machine.is_closed();
+        if session.connection().ready() && !is_over { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if !replies.is_empty() {
         session.push_frames(&replies);
