@@ -97,7 +97,7 @@ impl Session {
         let now = Instant::now();
         self.lock().machine.handle_timeout(now.into_std(), is_reading);
         if self.connection().deadline().is_some_and(|deadline| deadline <= now) {
-            self.connection().timeout(self, now);
+            self.tell(|| self.connection().timeout(self, now));
         }
     }
 }

@@ -13,9 +13,11 @@ use crate::protocol::session::{Output, Session as Machine, TransportKind};
 use crate::protocol::sid::Sid;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tracing::error;
 
 /// One client's session.
 ///
@@ -297,7 +299,6 @@ impl Session {
             }
             state.is_running = true;
         }
-        let _running = Running(self);
         loop {
             let mut state = self.lock();
             let Some(output) = state.machine.poll_output() else {
@@ -308,7 +309,7 @@ impl Session {
                 Output::Message(message) => {
                     drop(state);
                     self.metrics().messages_received.inc();
-                    self.connection().message(self, message);
+                    self.tell(|| self.connection().message(self, message));
                 }
                 Output::Ping => self.push_control(&mut state, &self.engine.ping),
                 Output::Noop => self.let_get_go(&mut state),
@@ -322,7 +323,7 @@ impl Session {
                 }
                 Output::Upgraded => {
                     drop(state);
-                    self.connection().upgraded(self);
+                    self.tell(|| self.connection().upgraded(self));
                 }
                 Output::Closed(reason) => {
                     state.candidate = None;
@@ -334,11 +335,20 @@ impl Session {
                     }
                     drop(state);
                     self.engine.forget(self, reason);
-                    self.connection().closed(self, reason);
+                    self.tell(|| self.connection().closed(self, reason));
                     self.wake.notify_one();
                     self.room.notify_waiters();
                 }
             }
+        }
+    }
+
+    /// Calls the application; a panic there ends this session, and not the task that happened to bring the news.
+    pub(super) fn tell(&self, call: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(call)).is_err() {
+            error!("the application panicked; its session is closed");
+            self.metrics().handler_panics.inc();
+            self.lock().machine.handle_lost(CloseReason::ForcedClose);
         }
     }
 
@@ -429,17 +439,6 @@ impl Session {
     pub(super) fn take_payload(&self, state: &mut State) -> Payload {
         self.metrics().outbound_bytes.add(-(state.outbox.bytes() as i64));
         state.outbox.take_payload()
-    }
-}
-
-/// Lets others run again even when the application panics.
-struct Running<'a>(&'a Arc<Session>);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.lock().is_running = false;
-        }
     }
 }
 

@@ -286,8 +286,8 @@ impl Engine {
         let open = self.open_packet(&session);
         // Before the application can send: the open packet is the first frame.
         if session.send(&[open]).is_ok() {
-            self.metrics.sessions_websocket.inc();
             self.start(&session, admission);
+            self.metrics.sessions_websocket.inc();
             self.tasks.spawn(driver::drive(session, Some(socket)));
         }
     }
@@ -313,9 +313,10 @@ impl Engine {
     }
 
     fn start(&self, session: &Arc<Session>, admission: Admission) {
+        // Before anything is counted: the application may panic.
+        session.connect(self.application.opened(session));
         self.metrics.sessions.inc();
         self.metrics.sessions_opened.inc();
-        session.connect(self.application.opened(session));
         let entry = Entry { session: Arc::clone(session), _admission: admission };
         self.sessions.write().expect("no code that can panic runs under this lock").insert(session.sid().clone(), entry);
     }
