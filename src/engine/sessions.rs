@@ -319,6 +319,10 @@ impl Engine {
         self.metrics.sessions_opened.inc();
         let entry = Entry { session: Arc::clone(session), _admission: admission };
         self.sessions.write().expect("no code that can panic runs under this lock").insert(session.sid().clone(), entry);
+        // Whoever closes all sessions shuts the gate first, so one that comes late for that finds it shut.
+        if self.gate.is_shut() {
+            session.close(CloseReason::ServerShuttingDown);
+        }
     }
 
     /// A session is over.
@@ -349,10 +353,6 @@ impl Engine {
         for (session, index) in sessions.into_iter().zip(0_u32..) {
             tokio::time::sleep_until(start + (window / count) * index).await;
             session.close(CloseReason::ServerShuttingDown);
-        }
-        // A handshake that was under way when the gate was shut.
-        for entry in self.read().values() {
-            entry.session.close(CloseReason::ServerShuttingDown);
         }
     }
 
