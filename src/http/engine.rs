@@ -181,6 +181,7 @@ impl EngineIo {
                 post.deliver(text).await;
                 let mut answer = plain(StatusCode::OK, Bytes::from_static(b"ok"));
                 answer.headers_mut().insert(CONTENT_TYPE, HTML);
+                answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 self.with_headers(answer, parts, false)
             }
             Err(None) => {
