@@ -203,7 +203,7 @@ impl EngineIo {
 
     async fn websocket(&self, parts: &Parts, on_upgrade: OnUpgrade, peer: Peer) -> Result<Answer, Refused> {
         let (query, route) = self.route(parts, true)?;
-        let accept = accept_key(&parts.headers).ok_or(ConnectionError::BadRequest)?;
+        let accept = accept_key(&parts.headers).filter(|_| parts.method == Method::GET).ok_or(ConnectionError::BadRequest)?;
         let (guest, is_initial) = match route {
             Route::Session(session) => (Err(session), false),
             Route::Handshake(_) => (Ok(self.admit(parts, query, peer).await?), true),
