@@ -22,9 +22,6 @@ use tracing::{info, warn};
 /// Time for requests in flight and last words, after all sessions were closed; a stop is not to hang on a client that does not read.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Time for a client between two polls to come for its last words; one that comes later learns it from the next process.
-const BETWEEN_POLLS: Duration = Duration::from_secs(1);
-
 /// A server on its ports.
 ///
 /// ```no_run
@@ -173,10 +170,9 @@ impl Server {
         self.engine.tasks().close();
         let rest = async {
             connections.wait().await;
-            if timeout(BETWEEN_POLLS, self.engine.tasks().wait()).await.is_err() {
-                self.engine.discard_polling();
-                self.engine.tasks().wait().await;
-            }
+            // No request can come any more; a client between two polls learns it from the next process.
+            self.engine.discard_polling();
+            self.engine.tasks().wait().await;
         };
         if timeout(GRACE, rest).await.is_err() {
             warn!(
