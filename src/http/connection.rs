@@ -99,15 +99,17 @@ impl Timed {
         if phase == IDLE { &self.metrics.limit_keep_alive } else { &self.metrics.limit_header_timeout }
     }
 
-    /// The first written byte of an answer ends its request.
-    fn answered(&mut self, cx: &mut Context<'_>) {
-        if self.phase.load(Relaxed) == ANSWERED {
+    /// The first written byte of an answer ends its request; every later one shows that the client is still reading it.
+    fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let phase = self.phase.load(Relaxed);
+        if phase == ANSWERED || (phase == IDLE && result.is_ready()) {
             self.phase.store(IDLE, Relaxed);
             let deadline = Instant::now() + self.limits.keep_alive;
             self.clock.as_mut().reset(deadline);
             // hyper has looked for the next request before it wrote the answer, and looks again only when it is woken.
             let _ = self.clock.as_mut().poll(cx);
         }
+        result
     }
 }
 
@@ -137,14 +139,14 @@ impl AsyncRead for Timed {
 impl AsyncWrite for Timed {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.answered(cx);
-        Pin::new(&mut this.stream).poll_write(cx, bytes)
+        let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.wrote(cx, result)
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.answered(cx);
-        Pin::new(&mut this.stream).poll_write_vectored(cx, pieces)
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, pieces);
+        this.wrote(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
