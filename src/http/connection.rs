@@ -11,18 +11,23 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// hyper's floor for its read buffer.
 const MIN_BUFFER: usize = 8192;
+
+/// How long a request may be on its way when the port is let go.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
 
 /// Serves requests until the peer is done, a limit is reached, or `finish` is cancelled and the request in flight is answered.
 pub async fn serve<F, A, B>(stream: Stream, limits: &Limits, metrics: &Arc<Metrics>, finish: &CancellationToken, answer: F)
@@ -59,8 +64,19 @@ where
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = finish.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // hyper closes a connection on which it has read nothing yet, though its request may have arrived.
+            let first = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                Poll::Pending if phase.load(Relaxed) == HEAD => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+            });
+            match timeout(ON_ITS_WAY, first).await {
+                Ok(Some(result)) => result,
+                Ok(None) | Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = result {
