@@ -44,11 +44,11 @@ async fn a_flood_into_a_closing_session_holds_nobody_up() {
     }
     let flood = Flood::of(socket, masked(1, b"4"));
     session.close(CloseReason::ForcedClose);
-    for _ in 0..200 {
+    for _ in 0..5 {
         let start = Instant::now();
         let answer = server.request("GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").await;
         assert_eq!(answer.status, 200);
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     }
     flood.stop();
 }

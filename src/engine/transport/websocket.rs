@@ -30,6 +30,8 @@ pub(in crate::engine) struct WebSocket {
     /// Bytes that were read and could not be used yet: part of a header, or what came behind the message at which reading stopped.
     carry: Bytes,
     is_stopped: bool,
+    /// The last read took all that it could, so there may be more.
+    was_full: bool,
 }
 
 /// Why a connection is of no more use.
@@ -58,6 +60,7 @@ impl WebSocket {
             frame_left: 0,
             carry: Bytes::copy_from_slice(unread),
             is_stopped: !unread.is_empty(),
+            was_full: false,
         }
     }
 
@@ -68,6 +71,11 @@ impl WebSocket {
     /// Whether the last read was stopped before it had handed on all that it had.
     pub(in crate::engine) fn is_stopped(&self) -> bool {
         self.is_stopped
+    }
+
+    /// Whether the next read finds something without waiting, as far as we know.
+    pub(in crate::engine) fn has_more(&self) -> bool {
+        self.is_stopped || self.was_full
     }
 
     /// Reads once and hands on each whole message until `on_message` breaks; `replies` gets the control frames to send.
@@ -84,6 +92,7 @@ impl WebSocket {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let carried = std::mem::take(&mut self.carry);
             let (count, end) = if self.is_stopped { (0, None) } else { self.try_read(buffer) };
+            self.was_full = count == READ_SIZE;
             let read = buffer.get(..count).unwrap_or_default();
             let joined = if read.is_empty() || carried.is_empty() { carried } else { [&carried[..], read].concat().into() };
             let mut input = if joined.is_empty() { read } else { &joined[..] };
