@@ -286,8 +286,8 @@ impl Engine {
         let open = self.open_packet(&session);
         // Before the application can send: the open packet is the first frame.
         if session.send(&[open]).is_ok() {
-            self.metrics.sessions_websocket.inc();
             self.start(&session, admission);
+            self.metrics.sessions_websocket.inc();
             self.tasks.spawn(driver::drive(session, Some(socket)));
         }
     }
@@ -313,11 +313,16 @@ impl Engine {
     }
 
     fn start(&self, session: &Arc<Session>, admission: Admission) {
+        // Before anything is counted: the application may panic.
+        session.connect(self.application.opened(session));
         self.metrics.sessions.inc();
         self.metrics.sessions_opened.inc();
-        session.connect(self.application.opened(session));
         let entry = Entry { session: Arc::clone(session), _admission: admission };
         self.sessions.write().expect("no code that can panic runs under this lock").insert(session.sid().clone(), entry);
+        // Whoever closes all sessions shuts the gate first, so one that comes late for that finds it shut.
+        if self.gate.is_shut() {
+            session.close(CloseReason::ServerShuttingDown);
+        }
     }
 
     /// A session is over.
@@ -348,10 +353,6 @@ impl Engine {
         for (session, index) in sessions.into_iter().zip(0_u32..) {
             tokio::time::sleep_until(start + (window / count) * index).await;
             session.hang_up(CloseReason::ServerShuttingDown);
-        }
-        // A handshake that was under way when the gate was shut.
-        for entry in self.read().values() {
-            entry.session.hang_up(CloseReason::ServerShuttingDown);
         }
     }
 

@@ -185,6 +185,7 @@ impl EngineIo {
                 post.deliver(text).await;
                 let mut answer = plain(StatusCode::OK, Bytes::from_static(b"ok"));
                 answer.headers_mut().insert(CONTENT_TYPE, HTML);
+                answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 self.with_headers(answer, parts, false)
             }
             Err(None) => {
@@ -206,7 +207,7 @@ impl EngineIo {
 
     async fn websocket(&self, parts: &Parts, on_upgrade: OnUpgrade, peer: Peer) -> Result<Answer, Refused> {
         let (query, route) = self.route(parts, true)?;
-        let accept = accept_key(&parts.headers).ok_or(ConnectionError::BadRequest)?;
+        let accept = accept_key(&parts.headers).filter(|_| parts.method == Method::GET).ok_or(ConnectionError::BadRequest)?;
         let (guest, is_initial) = match route {
             Route::Session(session) => (Err(session), false),
             Route::Handshake(_) => (Ok(self.admit(parts, query, peer).await?), true),
