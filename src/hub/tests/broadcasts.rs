@@ -21,6 +21,7 @@ async fn a_broadcast_reaches_whom_it_names() {
         (io.local(), "abc"),
         (io.to("nobody"), ""),
         (io.of("/elsewhere"), ""),
+        (socket.nsp().to("all"), "abc"),
         (io.to(socket.id()), "a"),
         (socket.broadcast(), "bc"),
         (socket.to("odd"), "c"),
@@ -158,7 +159,8 @@ async fn what_happens_to_rooms_is_told() {
                     let log = std::sync::Arc::clone(&log);
                     move |State(own): State<Log>| *log.lock().expect("one test") = Some(own)
                 })
-                .on_room(move |event| {
+                .on_room(move |namespace, event| {
+                    assert_eq!(namespace, "/");
                     if let Some(log) = &*log.lock().expect("one test") {
                         log.note(match event {
                             RoomEvent::Created(room) => format!("create {room}"),

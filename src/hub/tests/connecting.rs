@@ -217,6 +217,17 @@ async fn namespaces_of_one_session_are_limited() {
 }
 
 #[tokio::test]
+async fn the_size_of_auth_is_limited() {
+    let server = Server::with(|builder| builder.limits(Limits { auth_bytes: 21, ..Limits::default() }));
+    let mut client = server.client();
+    client.say(r#"0{"token":"1234567890"}"#).await;
+    assert_eq!(client.hear().await, r#"4{"message":"auth is too large"}"#);
+    client.say(r#"0{"token":"123456789"}"#).await;
+    assert!(client.hear().await.starts_with("0{"));
+    assert_eq!(server.metrics().limit_auth.get(), 1);
+}
+
+#[tokio::test]
 async fn ten_thousand_namespaces_are_refused_one_by_one() {
     let server = Server::new(Namespace::new("/"));
     let mut client = server.client();
