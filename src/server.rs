@@ -22,6 +22,9 @@ use tracing::{info, warn};
 /// Time for requests in flight and last words, after all sessions were closed; a stop is not to hang on a client that does not read.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Time for a client between two polls to come for its last words; one that comes later learns it from the next process.
+const BETWEEN_POLLS: Duration = Duration::from_secs(1);
+
 /// A server on its ports.
 ///
 /// ```no_run
@@ -164,13 +167,18 @@ impl Server {
         }
         shutdown.reached(Phase::Stopping).await;
         info!(sessions = self.engine.len(), over = ?self.restart_window, "stopping");
-        self.engine.close_all(self.restart_window).await;
+        // At once and not when all are closed: who comes back early, over a connection that a proxy keeps, would be refused here,
+        // while a new connection waits in an inherited socket for the next process.
         finish_own.cancel();
+        self.engine.close_all(self.restart_window).await;
         connections.close();
         self.engine.tasks().close();
         let rest = async {
             connections.wait().await;
-            self.engine.tasks().wait().await;
+            if timeout(BETWEEN_POLLS, self.engine.tasks().wait()).await.is_err() {
+                self.engine.discard_polling();
+                self.engine.tasks().wait().await;
+            }
         };
         if timeout(GRACE, rest).await.is_err() {
             warn!(

@@ -355,6 +355,15 @@ impl Engine {
         }
     }
 
+    /// Ends polling sessions at once: nobody is there to take their last words.
+    pub fn discard_polling(&self) {
+        for entry in self.read().values() {
+            if entry.session.transport() == TransportKind::Polling {
+                entry.session.discard(CloseReason::ServerShuttingDown);
+            }
+        }
+    }
+
     pub(super) fn timing(&self) -> Timing {
         Timing {
             ping_interval: self.options.ping_interval,

@@ -73,6 +73,7 @@ async fn drain_refuses_handshakes_lets_clients_go_and_waits() {
     assert_eq!(server.request(ready).await.status, 503);
     assert_eq!(server.request("GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").await.status, 200);
     assert_eq!(server.metrics().refused_draining.get(), 1);
+    drop(socket);
     server.stop().await;
 }
 
@@ -90,4 +91,13 @@ async fn transports_are_closed_spread_over_the_window() {
     for _ in 0..5 {
         assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
     }
+}
+
+#[tokio::test]
+async fn a_polling_client_that_does_not_come_for_its_last_words_does_not_hold_up_the_stop() {
+    let server = TestServer::start(|_| {});
+    server.poller().await;
+    let start = std::time::Instant::now();
+    server.stop().await;
+    assert!(start.elapsed() < Duration::from_secs(4));
 }
