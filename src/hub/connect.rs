@@ -127,7 +127,8 @@ fn refuse(link: &Link, session: &Session, attempt: Attempt, namespace: &str, err
 fn give_up(socket: &Socket) {
     socket.close();
     socket.abandon();
-    socket.part();
+    socket.leave_all();
+    socket.retire();
 }
 
 /// A future of the application's, whose panics are values.

@@ -98,7 +98,7 @@ impl Link {
                 socket.report(&SocketError::Protocol(error));
             }
         }
-        self.close(session, violation.close_reason());
+        self.close(session, violation.close_reason(session.is_writable()));
     }
 
     fn close(&self, session: &Arc<Session>, reason: CloseReason) {

@@ -275,10 +275,14 @@ impl Course {
             Stage::Any(context) => Stage::EventMiddleware(context),
             Stage::EventMiddleware(context) => Stage::Event(context),
             Stage::Disconnecting(context) => {
-                self.socket.part();
+                self.socket.leave_all();
                 Stage::Disconnect(context)
             }
-            Stage::Connect(_) | Stage::Event(_) | Stage::Disconnect(_) | Stage::Over => Stage::Over,
+            Stage::Disconnect(_) => {
+                self.socket.retire();
+                Stage::Over
+            }
+            Stage::Connect(_) | Stage::Event(_) | Stage::Over => Stage::Over,
         };
     }
 

@@ -293,9 +293,8 @@ impl Socket {
         was_connected
     }
 
-    /// The last trace of the socket in its namespace.
-    pub(super) fn part(&self) {
-        self.leave_all();
+    /// Nothing more is heard of the socket, and its namespace may go.
+    pub(super) fn retire(&self) {
         self.io().release(&self.0.live);
     }
 

@@ -93,11 +93,11 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// What the sockets of the session are told, as the reference tells them.
-    pub const fn close_reason(self) -> CloseReason {
+    /// What the sockets of the session are told, as the reference tells them: it depends on whether the session could close at once.
+    pub const fn close_reason(self, at_once: bool) -> CloseReason {
         match self {
-            Self::Decode(_) => CloseReason::ForcedClose,
-            Self::ConnectedTwice | Self::NotConnected | Self::ServerPacket => CloseReason::ForcedServerClose,
+            Self::ConnectedTwice | Self::NotConnected | Self::ServerPacket if !at_once => CloseReason::ForcedServerClose,
+            _ => CloseReason::ForcedClose,
         }
     }
 }
@@ -288,10 +288,13 @@ mod tests {
             (r#"52-["image"]"#, ""),
         ] {
             let reached = match joined().handle_message(packet.into()) {
-                Some(Output::Violation(violation)) => violation.close_reason().as_str(),
+                Some(Output::Violation(violation)) => violation.close_reason(false).as_str(),
                 _ => "",
             };
             assert_eq!(reached, reason, "{packet}");
+            if let Some(Output::Violation(violation)) = joined().handle_message(packet.into()) {
+                assert_eq!(violation.close_reason(true), CloseReason::ForcedClose);
+            }
         }
     }
 

@@ -138,7 +138,7 @@ fn cleaning(cleanup: bool) -> Server {
                     .middleware(
                         |socket: Socket| if socket.namespace() == "/tenant-0" { Err(ConnectError::new("no")) } else { Ok(()) },
                     )
-                    .on_disconnecting(note("left")),
+                    .on_disconnect(note("left")),
             )
     });
     let state = server.io.state::<Log>().expect("every server has one").clone();
