@@ -388,8 +388,9 @@ impl SocketIo {
     }
 
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let runtime = self.0.runtime.get().expect("set when the first session was opened, and without one nothing waits");
-        drop(runtime.spawn(future));
+        let opened = || self.0.runtime.get().cloned();
+        let runtime = Handle::try_current().ok().or_else(opened);
+        drop(runtime.expect("set when the first session was opened, and without one nothing waits").spawn(future));
     }
 }
 

@@ -1,6 +1,8 @@
 //! How clients come into namespaces.
 
 use crate::engine::CloseReason;
+use crate::hub::connection::Link;
+use crate::hub::handshake::Handshake;
 use crate::hub::testing::{Log, Server};
 use crate::hub::{Auth, ConnectContext, ConnectError, HandlerResult, Namespace, Options, Room, Socket, State};
 use crate::protocol::limits::Limits;
@@ -161,6 +163,18 @@ async fn nobody_is_told_of_a_client_that_went_while_it_was_decided() {
     tokio::task::yield_now().await;
     assert_eq!(server.notes(), [""; 0]);
     assert_eq!(server.metrics().sockets.get(), 0);
+}
+
+#[tokio::test]
+async fn a_socket_that_was_closed_before_it_entered_stays_out() {
+    let server = Server::new(Namespace::new("/"));
+    let client = server.client();
+    let live = server.io.live("/").expect("always there");
+    let handshake = Handshake::new(Arc::clone(&client.session), None);
+    let socket = Socket::new(Arc::clone(&live), Link::new(server.io.clone()), Arc::clone(&client.session), handshake);
+    assert!(!socket.close());
+    assert!(!live.enter(&socket));
+    assert!(live.select(&Default::default()).is_empty() && live.rooms().is_empty());
 }
 
 #[tokio::test]
