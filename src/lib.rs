@@ -25,3 +25,7 @@ pub mod telemetry;
 
 pub use server::Server;
 pub use shutdown::Shutdown;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -7,10 +7,8 @@ use std::time::SystemTime;
 use stickyport::apps::{demo, page};
 use stickyport::cli::{self, Exit};
 use stickyport::config::{Config, Loaded};
-use stickyport::engine::Engine;
 use stickyport::http::Listeners;
 use stickyport::hub::{self, SocketIo};
-use stickyport::metrics::Metrics;
 use stickyport::protocol::sid::Boot;
 use stickyport::shutdown::{Phase, Shutdown, Signals};
 use stickyport::{Server, telemetry};
@@ -54,25 +52,17 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
         cli::announce(&format!("{}/page", config.base_url(bound)));
     }
 
-    let metrics = Arc::new(Metrics::default());
     let own_port = listeners.own_port().unwrap_or_default();
-    let boot = Boot::at(SystemTime::now());
     let instance = u32::from(config.instance);
     let io = demo::namespaces(instance, own_port).into_iter().fold(
         SocketIo::builder()
             .options(config.socketio.clone())
             .limits(config.limits.clone())
-            .metrics(metrics.clone())
-            .ids(config.node(), boot),
+            .ids(config.node(), Boot::at(SystemTime::now())),
         hub::Builder::namespace,
     );
-    let engine = Engine::builder()
-        .options(config.engine.clone())
-        .limits(config.limits.clone())
-        .metrics(metrics)
-        .node(config.node())
-        .boot(boot)
-        .build(Arc::new(io.build()));
+    let io = io.build();
+    let engine = io.engine().options(config.engine.clone()).build(Arc::new(io));
     let page = page::router(instance, config.node(), own_port, config.http.trusted_proxies.clone());
     notify(&[NotifyState::Ready]);
     tokio::spawn({

@@ -1,6 +1,6 @@
 //! The one loop of a session: the only place where it sleeps, and where its WebSocket is read.
 
-use super::session::{Link, Session};
+use super::session::{Farewell, Link, Session};
 use super::transport::websocket::{Lost, WebSocket};
 use crate::protocol::eio::Packet;
 use crate::protocol::eio::{Encoded, Message};
@@ -78,7 +78,12 @@ impl Session {
             *socket = Some(upgraded);
         }
         let is_websocket = matches!(state.link, Link::WebSocket(_));
-        if is_websocket && state.machine.is_closing() && state.outbox.is_empty() {
+        let needs_no_words = match &state.link {
+            // A GET that is parked is on its way to end the session.
+            Link::Polling(requests) => state.farewell == Farewell::Silent && !requests.has_get(),
+            Link::WebSocket(_) | Link::Closed => true,
+        };
+        if needs_no_words && state.machine.is_closing() && state.outbox.is_empty() {
             state.machine.handle_drained();
             drop(state);
             self.run();

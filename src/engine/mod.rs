@@ -22,7 +22,7 @@ pub use options::Options;
 pub use outbox::Payload;
 pub use session::Session;
 pub use sessions::{Builder, Engine};
-pub use transport::polling::{Overlap, Post};
+pub use transport::polling::{PollError, Post};
 
 use std::sync::Arc;
 use std::time::SystemTime;

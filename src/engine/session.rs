@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) machine: Machine,
     pub(super) outbox: Outbox,
     pub(super) link: Link,
+    /// How a polling client learns of the end.
+    pub(super) farewell: Farewell,
     /// A WebSocket that is being probed.
     candidate: Option<Candidate>,
     /// The WebSocket that the loop has to read from now on.
@@ -55,6 +57,15 @@ impl State {
                 Link::Closed => false,
             }
     }
+}
+
+/// How a polling client learns that the server ends its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// By a close packet, as the reference closes.
+    Close,
+    /// By finding its sid unknown.
+    Silent,
 }
 
 /// The way out.
@@ -81,6 +92,7 @@ impl Session {
             machine: Machine::open(engine.timing(), transport, Instant::now().into_std()),
             outbox: Outbox::default(),
             link,
+            farewell: Farewell::Close,
             candidate: None,
             upgraded: None,
             is_running: false,
@@ -167,6 +179,13 @@ impl Session {
         }
         drop(state);
         self.wake.notify_one();
+    }
+
+    /// Closes after what waits was sent, and without a close packet for polling: every client takes that for a lost connection and comes back,
+    /// whereas python-socketio stays away after a close packet.
+    pub fn hang_up(&self, reason: CloseReason) {
+        self.lock().farewell = Farewell::Silent;
+        self.close(reason);
     }
 
     /// Closes at once and drops what waits.
@@ -303,8 +322,11 @@ impl Session {
                 }
                 Output::Closed(reason) => {
                     state.candidate = None;
-                    if let Link::Polling(requests) = &mut state.link {
-                        requests.part("1");
+                    let State { link, farewell, .. } = &mut *state;
+                    match link {
+                        Link::Polling(requests) if *farewell == Farewell::Silent => requests.wake(),
+                        Link::Polling(requests) => requests.part("1"),
+                        Link::WebSocket(_) | Link::Closed => {}
                     }
                     drop(state);
                     self.engine.forget(self, reason);

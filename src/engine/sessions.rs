@@ -347,11 +347,11 @@ impl Engine {
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
         for (session, index) in sessions.into_iter().zip(0_u32..) {
             tokio::time::sleep_until(start + (window / count) * index).await;
-            session.close(CloseReason::ServerShuttingDown);
+            session.hang_up(CloseReason::ServerShuttingDown);
         }
         // A handshake that was under way when the gate was shut.
         for entry in self.read().values() {
-            entry.session.close(CloseReason::ServerShuttingDown);
+            entry.session.hang_up(CloseReason::ServerShuttingDown);
         }
     }
 

@@ -6,7 +6,7 @@ use super::connection::Timed;
 use super::cors::Cors;
 use super::{Answer, plain};
 use crate::engine::stream::Peer;
-use crate::engine::{Engine, Handshake, Refusal, Session, TransportKind};
+use crate::engine::{Engine, Handshake, PollError, Refusal, Session, TransportKind};
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
 use crate::protocol::errors::ConnectionError;
 use crate::protocol::sid::Sid;
@@ -147,7 +147,11 @@ impl EngineIo {
             (_, Route::Session(session)) => Ok(match parts.method {
                 Method::GET => match session.poll().await {
                     Ok(payload) => self.payload(payload.body, payload.compressible, parts, false),
-                    Err(_) => self.with_headers(plain(StatusCode::BAD_REQUEST, Bytes::new()), parts, false),
+                    Err(PollError::Overlap) => self.with_headers(plain(StatusCode::BAD_REQUEST, Bytes::new()), parts, false),
+                    Err(PollError::Gone) => {
+                        let error = ConnectionError::UnknownSid;
+                        refusal(error.status(), error.code(), &error.to_string())
+                    }
                 },
                 Method::POST => self.post(&session, parts, body).await,
                 // As the reference answers a method that polling has no use for.
@@ -274,17 +278,22 @@ impl EngineIo {
             answer.headers_mut().insert(CONTENT_TYPE, HTML);
             answer
         } else {
-            let message = serde_json::to_string(&message).expect("a string is JSON");
-            let body = format!(r#"{{"code":{code},"message":{message}}}"#);
-            let mut answer = plain(StatusCode::from_u16(status).expect("our own statuses"), Bytes::from(body));
-            answer.headers_mut().insert(CONTENT_TYPE, JSON);
-            answer
+            refusal(status, code, &message)
         };
         if is_room {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         answer
     }
+}
+
+/// The reference's JSON answer to a request that it refuses.
+fn refusal(status: u16, code: u8, message: &str) -> Answer {
+    let message = serde_json::to_string(message).expect("a string is JSON");
+    let body = format!(r#"{{"code":{code},"message":{message}}}"#);
+    let mut answer = plain(StatusCode::from_u16(status).expect("our own statuses"), Bytes::from(body));
+    answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer
 }
 
 /// A client that may come in.

@@ -13,7 +13,7 @@ use super::options::Options;
 use super::remote::RemoteSocket;
 use super::room::Rooms;
 use super::rooms::Target;
-use crate::engine::{Application, Connection, Session, entropy};
+use crate::engine::{self, Application, Connection, Engine, Session, entropy};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Node, SocketId};
@@ -29,7 +29,7 @@ type NameHook = Box<dyn Fn(&str) + Send + Sync>;
 
 /// A Socket.IO server; clones are the same server.
 ///
-/// It is the [`Application`] above an [`Engine`](crate::engine::Engine). Its verbs without a namespace speak to `/`, as in the reference.
+/// It is the [`Application`] above an [`Engine`]. Its verbs without a namespace speak to `/`, as in the reference.
 ///
 /// ```
 /// use stickyport::hub::{Ack, Args, HandlerResult, Namespace, Socket, SocketIo};
@@ -275,6 +275,19 @@ impl SocketIo {
     /// What [`Builder::state`] was given of that type.
     pub fn state<T: 'static>(&self) -> Option<&T> {
         self.0.states.get()
+    }
+
+    /// The beginning of an engine to stand on: one with the same bounds, ids and metrics.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use stickyport::hub::SocketIo;
+    ///
+    /// let io = SocketIo::builder().build();
+    /// let engine = io.engine().build(Arc::new(io.clone()));
+    /// ```
+    pub fn engine(&self) -> engine::Builder {
+        Engine::builder().limits(self.0.limits.clone()).metrics(self.0.metrics.clone()).node(self.0.node).boot(self.0.boot)
     }
 
     /// Its options.

@@ -1,16 +1,11 @@
 //! The server that the reference's protocol suite expects: echoes with and without acknowledgement in `/` and `/custom`.
 
-mod flags;
+mod example;
 
 use clap::Parser;
-use flags::Flags;
+use example::Flags;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use stickyport::engine::Engine;
-use stickyport::http::Listeners;
-use stickyport::http::options::Cors;
 use stickyport::hub::{self, Ack, Args, EmitError, Namespace, Socket, SocketIo};
-use stickyport::{Server, Shutdown};
 
 fn namespace(name: &str) -> Namespace {
     Namespace::new(name)
@@ -26,16 +21,10 @@ fn namespace(name: &str) -> Namespace {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
-    let shutdown = Shutdown::on_signals()?;
-    let listeners = Listeners::only(flags.address())?;
-    println!("listening on 127.0.0.1:{}", listeners.own_port().expect("just bound"));
     let io = SocketIo::builder()
         .options(hub::Options { connect_timeout: flags.connect_timeout(), ..hub::Options::default() })
         .namespace(namespace("/"))
         .namespace(namespace("/custom"))
         .build();
-    let engine = Engine::builder().options(flags.engine("/socket.io/")).build(Arc::new(io));
-    let cors = Cors { origins: vec!["*".to_owned()], ..Cors::default() };
-    Server::new(engine).cors(cors).run(listeners, &shutdown).await;
-    Ok(())
+    flags.serve("/socket.io/", io.engine(), io).await
 }

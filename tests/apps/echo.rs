@@ -1,14 +1,11 @@
 //! An Engine.IO server that sends every message back as it came; for suites and benches.
 
-mod flags;
+mod example;
 
 use clap::Parser;
-use flags::Flags;
+use example::Flags;
 use std::sync::Arc;
 use stickyport::engine::{Application, CloseReason, Connection, Engine, Message, Session};
-use stickyport::http::Listeners;
-use stickyport::http::options::Cors;
-use stickyport::{Server, Shutdown};
 
 struct Echo;
 
@@ -30,11 +27,5 @@ impl Connection for Echo {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
-    let shutdown = Shutdown::on_signals()?;
-    let listeners = Listeners::only(flags.address())?;
-    println!("listening on 127.0.0.1:{}", listeners.own_port().expect("just bound"));
-    let engine = Engine::builder().options(flags.engine("/engine.io/")).build(Arc::new(Echo));
-    let cors = Cors { origins: vec!["*".to_owned()], ..Cors::default() };
-    Server::new(engine).cors(cors).run(listeners, &shutdown).await;
-    Ok(())
+    flags.serve("/engine.io/", Engine::builder(), Echo).await
 }

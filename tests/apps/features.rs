@@ -1,16 +1,13 @@
 //! What the conformance server does not show: acknowledgements from the client, and a middleware that refuses.
 
-mod flags;
+mod example;
 
 use clap::Parser;
-use flags::Flags;
+use example::Flags;
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
-use stickyport::engine::Engine;
-use stickyport::http::Listeners;
 use stickyport::hub::{self, Args, Auth, ConnectError, HandlerResult, Namespace, Socket, SocketIo};
-use stickyport::{Server, Shutdown};
 
 #[derive(Deserialize)]
 struct Credentials {
@@ -20,9 +17,6 @@ struct Credentials {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
-    let shutdown = Shutdown::on_signals()?;
-    let listeners = Listeners::only(flags.address())?;
-    println!("listening on 127.0.0.1:{}", listeners.own_port().expect("just bound"));
     let main = Namespace::new("/").on("ask", async |socket: Socket, args: Args| -> HandlerResult {
         let answer = socket.timeout(Duration::from_secs(10)).emit_with_ack("question", args).await?;
         socket.emit("answer", answer)?;
@@ -39,7 +33,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .namespace(main)
         .namespace(guarded)
         .build();
-    let engine = Engine::builder().options(flags.engine("/socket.io/")).build(std::sync::Arc::new(io));
-    Server::new(engine).run(listeners, &shutdown).await;
-    Ok(())
+    flags.serve("/socket.io/", io.engine(), io).await
 }

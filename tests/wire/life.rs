@@ -50,7 +50,9 @@ async fn stop_in_place_closes_all_transports_and_answers_what_is_parked() {
     writable(&session).await;
     server.shutdown.enter(Phase::Stopping);
     assert_eq!(socket.frame().await, Frame::Close(None));
-    assert_eq!(http.answer().await.text(), "1");
+    // Not with a close packet: after that python-socketio stays away.
+    let parked = http.answer().await;
+    assert_eq!((parked.status, parked.text()), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
     assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
     assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
     let address = server.address;
@@ -96,8 +98,11 @@ async fn transports_are_closed_spread_over_the_window() {
 #[tokio::test]
 async fn a_polling_client_that_does_not_come_for_its_last_words_does_not_hold_up_the_stop() {
     let server = TestServer::start(|_| {});
-    server.poller().await;
+    let (idle, _) = server.poller().await;
+    let (session, _) = server.poller().await;
+    session.send_message(&"never fetched".into()).expect("open");
     let start = std::time::Instant::now();
     server.stop().await;
     assert!(start.elapsed() < Duration::from_secs(4));
+    assert!(!idle.is_open() && !session.is_open());
 }

@@ -3,7 +3,7 @@
 use crate::support::{Frame, Setup, TestServer, WebSocket};
 use std::sync::Arc;
 use std::time::Duration;
-use stickyport::hub::{Ack, Args, ConnectError, Data, HandlerResult, Namespace, Socket};
+use stickyport::hub::{Ack, Args, ConnectError, Data, Namespace, Socket};
 use tokio::sync::Notify;
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Long-polling: one GET that waits and one POST that delivers, each on its request's own task.
 
 use crate::engine::outbox::Payload;
-use crate::engine::session::{Link, Session};
+use crate::engine::session::{Farewell, Link, Session};
 use crate::protocol::eio::payload::{self, PayloadError};
 use crate::protocol::errors::CloseReason;
 use bytestring::ByteString;
@@ -26,15 +26,26 @@ struct Parked {
     parting: Option<&'static str>,
 }
 
-/// A second GET beside one that waits, or a second POST beside one that is read: the session is closed, the request answered 400.
+/// Why a GET takes nothing, or a POST is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a request of this kind is already under way")]
-pub struct Overlap;
+pub enum PollError {
+    /// A second GET beside one that waits, or a second POST beside one that is read: the session is closed, the request answered 400.
+    #[error("a request of this kind is already under way")]
+    Overlap,
+    /// The session has ended without a word: to its client it is unknown.
+    #[error("the session has ended")]
+    Gone,
+}
 
 impl Requests {
     /// Whether a packet could leave at once.
     pub(in crate::engine) fn is_writable(&self) -> bool {
         self.get.as_ref().is_some_and(|get| get.parting.is_none())
+    }
+
+    /// Whether a GET is under way.
+    pub(in crate::engine) fn has_get(&self) -> bool {
+        self.get.is_some()
     }
 
     /// Lets a parked GET look at the session again.
@@ -59,10 +70,10 @@ impl Session {
     /// Dropping the future before it is ready is the client aborting its poll: the session closes with "transport error".
     ///
     /// # Errors
-    /// Another GET waits already; both the session and that GET end.
-    pub async fn poll(self: &Arc<Self>) -> Result<Payload, Overlap> {
+    /// Another GET waits already, and both the session and that GET end; or the session was hung up.
+    pub async fn poll(self: &Arc<Self>) -> Result<Payload, PollError> {
         let mut poll = self.begin_poll()?;
-        let payload = poll_fn(|cx| {
+        let answer = poll_fn(|cx| {
             let answer = self.take_answer(cx.waker());
             answer.map_or(Poll::Pending, Poll::Ready)
         })
@@ -70,10 +81,10 @@ impl Session {
         poll.is_answered = true;
         drop(poll);
         self.run();
-        Ok(payload)
+        answer
     }
 
-    fn begin_poll(self: &Arc<Self>) -> Result<Polling<'_>, Overlap> {
+    fn begin_poll(self: &Arc<Self>) -> Result<Polling<'_>, PollError> {
         let mut state = self.lock();
         match &mut state.link {
             Link::Polling(requests) if requests.get.is_none() => {
@@ -84,32 +95,33 @@ impl Session {
                 state.machine.handle_lost(CloseReason::TransportError);
                 drop(state);
                 self.run();
-                Err(Overlap)
+                Err(PollError::Overlap)
             }
         }
     }
 
-    fn take_answer(&self, waker: &Waker) -> Option<Payload> {
+    fn take_answer(&self, waker: &Waker) -> Option<Result<Payload, PollError>> {
         let mut state = self.lock();
         let state = &mut *state;
-        let control = |text: &str| Payload { body: text.as_bytes().to_vec(), compressible: true };
+        let control = |text: &str| Some(Ok(Payload { body: text.as_bytes().to_vec(), compressible: true }));
         let Link::Polling(Requests { get: Some(get), .. }) = &mut state.link else {
             // The session moved on or ended without this GET.
-            return Some(control("1"));
+            return control("1");
         };
         if !state.outbox.is_empty() {
-            return Some(self.take_payload(state));
+            return Some(Ok(self.take_payload(state)));
         }
         if let Some(parting) = get.parting {
-            return Some(control(parting));
+            return control(parting);
         }
-        if state.machine.is_closing() {
-            let last_words = if get.has_waited { "1" } else { "6\u{1e}1" };
-            state.machine.handle_drained();
-            return Some(control(last_words));
-        }
+        let was_closing = state.machine.is_closing();
+        state.machine.handle_drained();
         if state.machine.is_closed() {
-            return Some(control("1"));
+            return match (state.farewell, was_closing && !get.has_waited) {
+                (Farewell::Silent, _) => Some(Err(PollError::Gone)),
+                (Farewell::Close, true) => control("6\u{1e}1"),
+                (Farewell::Close, false) => control("1"),
+            };
         }
         get.has_waited = true;
         get.waker = Some(waker.clone());
@@ -120,7 +132,7 @@ impl Session {
     ///
     /// # Errors
     /// Another POST is being read; the session ends.
-    pub fn begin_post(self: &Arc<Self>) -> Result<Post, Overlap> {
+    pub fn begin_post(self: &Arc<Self>) -> Result<Post, PollError> {
         let mut state = self.lock();
         match &mut state.link {
             Link::Polling(requests) if !requests.is_posting => {
@@ -132,7 +144,7 @@ impl Session {
                 state.machine.handle_lost(CloseReason::TransportError);
                 drop(state);
                 self.run();
-                Err(Overlap)
+                Err(PollError::Overlap)
             }
         }
     }

@@ -1,9 +1,14 @@
-//! The flags that the example servers share.
+//! What the example servers share: their flags, and how they serve.
 
 use clap::Parser;
+use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
-use stickyport::engine;
+use stickyport::engine::{self, Application};
+use stickyport::http::Listeners;
+use stickyport::http::options::Cors;
+use stickyport::{Server, Shutdown};
 
 /// Times are milliseconds, sizes bytes, as the suites that drive these programs write them.
 #[derive(Debug, Parser)]
@@ -22,20 +27,23 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Where to listen.
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
-    }
-
-    /// The engine's options, on `path`.
-    pub fn engine(&self, path: &str) -> engine::Options {
-        engine::Options {
+    /// Serves `application` on `path` until told to stop; pages of any origin may connect.
+    #[expect(clippy::print_stdout, reason = "whoever asked for any free port wants to know which")]
+    pub async fn serve(self, path: &str, engine: engine::Builder, application: impl Application) -> Result<(), Box<dyn Error>> {
+        let shutdown = Shutdown::on_signals()?;
+        let listeners = Listeners::only(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))?;
+        println!("listening on 127.0.0.1:{}", listeners.own_port().expect("just bound"));
+        let options = engine::Options {
             path: path.to_owned(),
             ping_interval: Duration::from_millis(self.ping_interval),
             ping_timeout: Duration::from_millis(self.ping_timeout),
             max_payload: self.max_payload,
             ..engine::Options::default()
-        }
+        };
+        let engine = engine.options(options).build(Arc::new(application));
+        let cors = Cors { origins: vec!["*".to_owned()], ..Cors::default() };
+        Server::new(engine).cors(cors).run(listeners, &shutdown).await;
+        Ok(())
     }
 
     /// Time in which a client must join a namespace.
