@@ -263,6 +263,8 @@ impl SocketIo {
     }
 
     /// Closes the session of everyone on this node with "server shutting down"; the clients come back by themselves, and may.
+    ///
+    /// Who is in no namespace is not among them: [`Engine::close_all`](crate::engine::Engine::close_all) ends all sessions.
     pub fn close(&self) {
         let lives: Vec<_> = self.0.namespaces.read().expect(UNPOISONED).values().cloned().collect();
         for live in lives {
