@@ -136,6 +136,10 @@ metrics! {
     limit_attachments: Counter,
     /// Limit reached: namespaces of one session.
     limit_namespaces: Counter,
+    /// Limit reached: namespaces that clients have made.
+    limit_child_namespaces: Counter,
+    /// Limit reached: size of a client's auth.
+    limit_auth: Counter,
     /// Limit reached: rooms of one socket.
     limit_rooms: Counter,
     /// Limit reached: acknowledgements that one socket owes.

@@ -24,9 +24,15 @@ pub(super) fn connect(link: Arc<Link>, session: Arc<Session>, namespace: ByteStr
 }
 
 async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, auth: Option<ByteString>, attempt: Attempt) {
-    let handshake = Handshake::new(Arc::clone(&session), auth);
-    let Some(live) = find(&link, &namespace, &handshake).await else {
-        return refuse(&link, &session, attempt, &namespace, &ConnectError::new("Invalid namespace"));
+    if auth.as_ref().is_some_and(|auth| auth.len() > link.io().limits().auth_bytes) {
+        link.io().metrics().limit_auth.inc();
+        return refuse(&link, &session, attempt, &namespace, &"auth is too large".into());
+    }
+    // Its own buffer: the client's may be a whole payload, and a handshake is kept for long.
+    let handshake = Handshake::new(Arc::clone(&session), auth.map(|auth| ByteString::from(&*auth)));
+    let live = match find(&link, &namespace, &handshake).await {
+        Ok(live) => live,
+        Err(error) => return refuse(&link, &session, attempt, &namespace, &error),
     };
     let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake);
     match ask(&socket).await {
@@ -39,7 +45,7 @@ async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, au
 }
 
 /// The namespace, with a place in it; made if a declaration allows it.
-async fn find(link: &Link, name: &ByteString, handshake: &Handshake) -> Option<Arc<Live>> {
+async fn find(link: &Link, name: &ByteString, handshake: &Handshake) -> Result<Arc<Live>, ConnectError> {
     let io = link.io();
     loop {
         let live = match io.live(name) {
@@ -47,9 +53,9 @@ async fn find(link: &Link, name: &ByteString, handshake: &Handshake) -> Option<A
             None => {
                 let mut families = io.families().into_iter();
                 loop {
-                    let family = families.next()?;
+                    let family = families.next().ok_or("Invalid namespace")?;
                     match Caught(Box::pin(family.allows(name, handshake))).await {
-                        Ok(true) => break io.make(name, &family),
+                        Ok(true) => break io.make(name, &family).ok_or("Too many namespaces")?,
                         Ok(false) => {}
                         Err(panic) => {
                             io.metrics().handler_panics.inc();
@@ -60,7 +66,7 @@ async fn find(link: &Link, name: &ByteString, handshake: &Handshake) -> Option<A
             }
         };
         if live.reserve() {
-            return Some(live);
+            return Ok(live);
         }
         // Its last socket went a moment ago: another one takes its name.
         io.drop_live(&live);
@@ -121,7 +127,8 @@ fn refuse(link: &Link, session: &Session, attempt: Attempt, namespace: &str, err
 fn give_up(socket: &Socket) {
     socket.close();
     socket.abandon();
-    socket.part();
+    socket.leave_all();
+    socket.retire();
 }
 
 /// A future of the application's, whose panics are values.

@@ -27,6 +27,8 @@ pub(super) struct Link {
 
 struct State {
     client: Client<Socket>,
+    /// Bytes of the messages that the next packet is put together from.
+    incoming: usize,
     is_closed: bool,
 }
 
@@ -35,7 +37,7 @@ impl Link {
         let limits = io.limits();
         let connect_by = Instant::now() + io.options().connect_timeout;
         let client = Client::new(limits.attachments, limits.namespaces_per_session, connect_by.into_std());
-        let state = Mutex::new(State { client, is_closed: false });
+        let state = Mutex::new(State { client, incoming: 0, is_closed: false });
         Arc::new_cyclic(|this| Self { io, this: Weak::clone(this), state, held_back: AtomicUsize::new(0) })
     }
 
@@ -96,7 +98,7 @@ impl Link {
                 socket.report(&SocketError::Protocol(error));
             }
         }
-        self.close(session, violation.close_reason());
+        self.close(session, violation.close_reason(session.is_writable()));
     }
 
     fn close(&self, session: &Arc<Session>, reason: CloseReason) {
@@ -121,19 +123,22 @@ impl Link {
 
 impl Connection for Link {
     fn message(&self, session: &Arc<Session>, message: Message) {
-        let output = {
+        let (output, bytes) = {
             let mut state = self.lock();
             if state.is_closed {
                 return;
             }
-            state.client.handle_message(message)
+            state.incoming += message.len();
+            let output = state.client.handle_message(message);
+            let bytes = if output.is_some() { std::mem::take(&mut state.incoming) } else { 0 };
+            (output, bytes)
         };
         match output {
             None => {}
             Some(Output::Event { socket, name, args, ack }) => {
                 self.io.metrics().events_received.inc();
                 let ack = ack.map_or(AckSender::unasked(), |id| AckSender::asked(socket.clone(), id));
-                socket.receive(Event::received(name, args, ack));
+                socket.receive(Event::received(name, args, ack), bytes);
             }
             Some(Output::Ack { socket, id, args }) => socket.pending().resolve(id, socket.id(), args),
             Some(Output::Connect { namespace, auth, attempt }) => {

@@ -13,6 +13,7 @@ use crate::protocol::eio::Encoded;
 use crate::protocol::sid::SocketId;
 use crate::protocol::sio::{Args, encode};
 use bytestring::ByteString;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -81,6 +82,13 @@ impl Live {
         inner.is_closed
     }
 
+    /// `true` says that nobody is here, and nobody will come any more.
+    pub(super) fn close_if_empty(&self) -> bool {
+        let mut inner = self.write();
+        inner.is_closed |= inner.occupants == 0;
+        inner.is_closed
+    }
+
     /// The place of the next socket in the order of arrival.
     pub(super) fn next_key(&self) -> u64 {
         self.next_key.fetch_add(1, Relaxed)
@@ -102,7 +110,7 @@ impl Live {
             inner.index.enter(socket.key(), socket.clone());
         }
         // Its own room counts, but no limit keeps a socket out of it.
-        let joined = self.join(socket, std::iter::once(own), usize::MAX);
+        let joined = self.join(socket, vec![own], usize::MAX);
         debug_assert!(joined.is_ok() || !socket.is_connected());
         true
     }
@@ -112,7 +120,21 @@ impl Live {
         self.write().index.exit(socket.key());
     }
 
-    pub(super) fn join(&self, socket: &Socket, rooms: impl Iterator<Item = Room>, limit: usize) -> Result<(), JoinError> {
+    pub(super) fn join(&self, socket: &Socket, mut rooms: Vec<Room>, limit: usize) -> Result<(), JoinError> {
+        {
+            let state = socket.state();
+            let mut seen = HashSet::new();
+            rooms.retain(|room| !state.rooms.contains(room) && seen.insert(room.clone()));
+            if state.rooms.len() + rooms.len() > limit {
+                return Err(JoinError::TooManyRooms);
+            }
+        }
+        // Who listens hears of each room before the next is joined, as in the reference.
+        let at_once = if self.behaviour.room.is_empty() { rooms.len().max(1) } else { 1 };
+        rooms.chunks(at_once).try_for_each(|rooms| self.join_now(socket, rooms))
+    }
+
+    fn join_now(&self, socket: &Socket, rooms: &[Room]) -> Result<(), JoinError> {
         let mut events = Vec::new();
         {
             let mut inner = self.write();
@@ -120,17 +142,12 @@ impl Live {
                 return Err(JoinError::Disconnected);
             }
             let mut state = socket.state();
-            let before = state.rooms.len();
             for room in rooms {
-                if !state.rooms.contains(&room) {
-                    state.rooms.push(room);
+                // Somebody may have been faster.
+                if state.rooms.contains(room) {
+                    continue;
                 }
-                if state.rooms.len() > limit {
-                    state.rooms.truncate(before);
-                    return Err(JoinError::TooManyRooms);
-                }
-            }
-            for room in state.rooms.get(before..).unwrap_or_default() {
+                state.rooms.push(room.clone());
                 let is_new = inner.index.join(room, socket.key(), socket);
                 if !self.behaviour.room.is_empty() {
                     events.extend(is_new.then(|| RoomEvent::Created(room.clone())));
@@ -142,30 +159,46 @@ impl Live {
         Ok(())
     }
 
-    /// Leaves the rooms that `is_left` names.
-    pub(super) fn leave(&self, socket: &Socket, is_left: impl Fn(&Room) -> bool) {
-        let mut events = Vec::new();
-        {
-            let mut inner = self.write();
-            socket.state().rooms.retain(|room| {
-                let is_left = is_left(room);
-                if is_left {
-                    let is_gone = inner.index.leave(room, socket.key());
-                    if !self.behaviour.room.is_empty() {
-                        events.push(RoomEvent::Left(room.clone(), socket.id().clone()));
-                        events.extend(is_gone.then(|| RoomEvent::Deleted(room.clone())));
-                    }
-                }
-                !is_left
-            });
+    pub(super) fn leave(&self, socket: &Socket, room: &Room) {
+        let mut inner = self.write();
+        let mut state = socket.state();
+        let Some(at) = state.rooms.iter().position(|joined| joined == room) else { return };
+        state.rooms.remove(at);
+        drop(state);
+        let is_gone = inner.index.leave(room, socket.key());
+        drop(inner);
+        self.tell_left(socket, room, is_gone);
+    }
+
+    /// Leaves every room; who listens still sees all of them until the last is left, as in the reference.
+    pub(super) fn leave_all(&self, socket: &Socket) {
+        let rooms = socket.state().rooms.clone();
+        if !self.behaviour.room.is_empty() {
+            for room in &rooms {
+                let is_gone = self.write().index.leave(room, socket.key());
+                self.tell_left(socket, room, is_gone);
+            }
         }
-        self.tell(&events);
+        let mut inner = self.write();
+        for room in &rooms {
+            inner.index.leave(room, socket.key());
+        }
+        socket.state().rooms.retain(|room| !rooms.contains(room));
+    }
+
+    fn tell_left(&self, socket: &Socket, room: &Room, is_gone: bool) {
+        if !self.behaviour.room.is_empty() {
+            self.tell(&[RoomEvent::Left(room.clone(), socket.id().clone())]);
+            if is_gone {
+                self.tell(&[RoomEvent::Deleted(room.clone())]);
+            }
+        }
     }
 
     fn tell(&self, events: &[RoomEvent]) {
         for event in events {
             for hook in &self.behaviour.room {
-                if let Err(panic) = guarded(|| hook(event)) {
+                if let Err(panic) = guarded(|| hook(&self.name, event)) {
                     tracing::error!(namespace = &*self.name, panic = panic.0, "a room hook panicked");
                 }
             }

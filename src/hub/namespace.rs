@@ -17,7 +17,7 @@ use std::sync::Arc;
 type Hook<T> = Box<dyn Fn(&Socket, T) + Send + Sync>;
 type ErrorHook = Box<dyn Fn(&Socket, &SocketError) + Send + Sync>;
 type EventHook = Box<dyn Fn(&Socket, &Event) + Send + Sync>;
-type RoomHook = Box<dyn Fn(&RoomEvent) + Send + Sync>;
+type RoomHook = Box<dyn Fn(&str, &RoomEvent) + Send + Sync>;
 
 /// A namespace and what happens in it, declared before anyone comes.
 ///
@@ -248,9 +248,9 @@ impl Namespace {
         self
     }
 
-    /// Called inline when a room is made or dropped, or a socket joins or leaves one.
+    /// Called inline with the namespace's name when a room is made or dropped, or a socket joins or leaves one.
     #[must_use]
-    pub fn on_room(mut self, hook: impl Fn(&RoomEvent) + Send + Sync + 'static) -> Self {
+    pub fn on_room(mut self, hook: impl Fn(&str, &RoomEvent) + Send + Sync + 'static) -> Self {
         self.behaviour.room.push(Box::new(hook));
         self
     }

@@ -9,12 +9,20 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use tracing::{Instrument as _, Span};
 
 /// What happens to a socket.
 pub(super) enum Job {
     Connected,
-    Event(Event),
+    /// With the bytes that it came in.
+    Event(Event, usize),
     Disconnected(DisconnectReason),
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        if let Self::Event(_, bytes) = self { *bytes } else { 0 }
+    }
 }
 
 /// What waits behind the job that is being done.
@@ -28,6 +36,7 @@ struct State {
     /// Somebody does the jobs, and will do those that are added.
     is_running: bool,
     jobs: VecDeque<Job>,
+    bytes: usize,
     /// Holds the session back until half of it is done.
     is_full: bool,
 }
@@ -35,7 +44,7 @@ struct State {
 impl Queue {
     /// A queue that takes jobs and lets none be done before [`Socket::start`].
     pub(super) fn held() -> Self {
-        let state = State { is_running: true, jobs: VecDeque::new(), is_full: false };
+        let state = State { is_running: true, jobs: VecDeque::new(), bytes: 0, is_full: false };
         Self { state: Mutex::new(state), is_cut: AtomicBool::new(false) }
     }
 
@@ -43,6 +52,7 @@ impl Queue {
     fn push(&self, job: Job) -> Option<Job> {
         let mut state = self.lock();
         if state.is_running {
+            state.bytes += job.bytes();
             state.jobs.push_back(job);
             None
         } else {
@@ -55,6 +65,7 @@ impl Queue {
         let mut state = self.lock();
         let job = state.jobs.pop_front();
         state.is_running = job.is_some();
+        state.bytes -= job.as_ref().map_or(0, Job::bytes);
         job
     }
 
@@ -93,8 +104,8 @@ impl Socket {
         while self.queue().pop().is_some() {}
     }
 
-    pub(super) fn receive(&self, event: Event) {
-        let Some(job) = self.queue().push(Job::Event(event)) else {
+    pub(super) fn receive(&self, event: Event, bytes: usize) {
+        let Some(job) = self.queue().push(Job::Event(event, bytes)) else {
             self.hold_back();
             return;
         };
@@ -119,7 +130,8 @@ impl Socket {
     /// At the bound the session is not read until half of what waits is done.
     fn hold_back(&self) {
         let mut state = self.queue().lock();
-        if !state.is_full && state.jobs.len() >= self.io().limits().pending_events {
+        let limits = self.io().limits();
+        if !state.is_full && (state.jobs.len() >= limits.pending_events || state.bytes >= limits.pending_event_bytes) {
             state.is_full = true;
             drop(state);
             self.io().metrics().limit_pending_events.inc();
@@ -129,7 +141,8 @@ impl Socket {
 
     fn let_on(&self) {
         let mut state = self.queue().lock();
-        if state.is_full && state.jobs.len() <= self.io().limits().pending_events / 2 {
+        let limits = self.io().limits();
+        if state.is_full && state.jobs.len() <= limits.pending_events / 2 && state.bytes <= limits.pending_event_bytes / 2 {
             state.is_full = false;
             drop(state);
             self.link().let_on(self.session());
@@ -168,6 +181,8 @@ impl Socket {
 /// One job on its way through its handlers.
 struct Course {
     socket: Socket,
+    /// Puts the socket's id beside what its handlers log.
+    span: Span,
     /// How many handlers of the stage have been called.
     called: usize,
     stage: Stage,
@@ -187,14 +202,17 @@ impl Course {
     fn new(socket: Socket, job: Job) -> Self {
         let stage = match job {
             Job::Connected => Stage::Connect(ConnectContext { socket: socket.clone() }),
-            Job::Event(event) => Stage::Any(EventContext { socket: socket.clone(), event }),
+            Job::Event(event, _) => Stage::Any(EventContext { socket: socket.clone(), event }),
             Job::Disconnected(reason) => Stage::Disconnecting(DisconnectContext { socket: socket.clone(), reason }),
         };
-        Self { socket, called: 0, stage }
+        let span = tracing::debug_span!("socket", namespace = socket.namespace(), id = %socket.id());
+        Self { socket, span, called: 0, stage }
     }
 
     /// Calls handlers until one has to wait, which is returned.
     fn run(&mut self) -> Option<Work> {
+        let span = self.span.clone();
+        let _entered = span.enter();
         while let Some(step) = self.step() {
             match step {
                 Ok(Step::Done(outcome)) => self.apply(Ok(outcome)),
@@ -215,7 +233,7 @@ impl Course {
     async fn wait(&mut self, work: Work) {
         let mut next = Some(work);
         while let Some(work) = next {
-            let result = Guarded(work).await;
+            let result = Guarded(work).instrument(self.span.clone()).await;
             self.apply(result);
             next = self.run();
         }
@@ -257,10 +275,14 @@ impl Course {
             Stage::Any(context) => Stage::EventMiddleware(context),
             Stage::EventMiddleware(context) => Stage::Event(context),
             Stage::Disconnecting(context) => {
-                self.socket.part();
+                self.socket.leave_all();
                 Stage::Disconnect(context)
             }
-            Stage::Connect(_) | Stage::Event(_) | Stage::Disconnect(_) | Stage::Over => Stage::Over,
+            Stage::Disconnect(_) => {
+                self.socket.retire();
+                Stage::Over
+            }
+            Stage::Connect(_) | Stage::Event(_) | Stage::Over => Stage::Over,
         };
     }
 

@@ -13,6 +13,7 @@ use crate::protocol::sio::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A socket on any node, as it was when [`fetch_sockets`](Broadcast::fetch_sockets) asked; what is done with it is done where it is.
@@ -23,7 +24,7 @@ pub struct RemoteSocket {
     id: SocketId,
     handshake: Handshake,
     rooms: Vec<Room>,
-    data: Box<RawValue>,
+    data: Arc<RawValue>,
     #[serde(skip)]
     operator: Broadcast,
 }

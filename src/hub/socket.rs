@@ -52,7 +52,7 @@ pub(super) struct SocketState {
     /// In the order in which they were joined.
     pub(super) rooms: Vec<Room>,
     /// One serde value, `{}` until one is set.
-    pub(super) data: Box<RawValue>,
+    pub(super) data: Arc<RawValue>,
 }
 
 const CONNECTING: u8 = 0;
@@ -61,7 +61,7 @@ const CLOSED: u8 = 2;
 
 impl Socket {
     pub(super) fn new(live: Arc<Live>, link: Arc<Link>, session: Arc<Session>, handshake: Handshake) -> Self {
-        let data = RawValue::from_string("{}".to_owned()).expect("an object");
+        let data = RawValue::from_string("{}".to_owned()).expect("an object").into();
         Self(Arc::new(Inner {
             id: link.io().next_id(),
             key: live.next_key(),
@@ -168,6 +168,11 @@ impl Socket {
         Emitter::new(self.clone())
     }
 
+    /// Everyone in its namespace, itself included.
+    pub fn nsp(&self) -> Broadcast {
+        Broadcast::of(self.io().clone(), self.0.live.name.clone(), Target::default())
+    }
+
     /// Everyone else in the namespace.
     pub fn broadcast(&self) -> Broadcast {
         let target = Target { rooms: Vec::new(), except: vec![Room::from(self.id())] };
@@ -199,7 +204,7 @@ impl Socket {
     /// # Errors
     /// The client is gone, or `limits.rooms_per_socket` is reached; it joins none of them then.
     pub fn join(&self, rooms: impl Rooms) -> Result<(), JoinError> {
-        let joined = self.0.live.join(self, rooms.rooms(), self.io().limits().rooms_per_socket);
+        let joined = self.0.live.join(self, rooms.rooms().collect(), self.io().limits().rooms_per_socket);
         if joined == Err(JoinError::TooManyRooms) {
             self.io().metrics().limit_rooms.inc();
         }
@@ -208,13 +213,14 @@ impl Socket {
 
     /// Leaves a room or several, those that it is not in included.
     pub fn leave(&self, rooms: impl Rooms) {
-        let rooms: Vec<Room> = rooms.rooms().collect();
-        self.0.live.leave(self, |room| rooms.contains(room));
+        for room in rooms.rooms() {
+            self.0.live.leave(self, &room);
+        }
     }
 
     /// Leaves every room, its own included.
     pub fn leave_all(&self) {
-        self.0.live.leave(self, |_| true);
+        self.0.live.leave_all(self);
     }
 
     /// The socket's data as `T`: what [`Socket::set_data`] has set, `{}` until then.
@@ -222,7 +228,9 @@ impl Socket {
     /// # Errors
     /// It is of another type.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.state().data.get())
+        // Not under the lock: reading runs the application's code.
+        let data = Arc::clone(&self.state().data);
+        serde_json::from_str(data.get())
     }
 
     /// Sets the socket's data: one value, which [`fetch_sockets`](Broadcast::fetch_sockets) shows to the whole cluster.
@@ -231,7 +239,7 @@ impl Socket {
     /// The value has no form in JSON; the old one stays.
     pub fn set_data<T: Serialize + ?Sized>(&self, data: &T) -> Result<(), serde_json::Error> {
         let data = serde_json::value::to_raw_value(data)?;
-        self.state().data = data;
+        self.state().data = data.into();
         Ok(())
     }
 
@@ -285,9 +293,8 @@ impl Socket {
         was_connected
     }
 
-    /// The last trace of the socket in its namespace.
-    pub(super) fn part(&self) {
-        self.leave_all();
+    /// Nothing more is heard of the socket, and its namespace may go.
+    pub(super) fn retire(&self) {
         self.io().release(&self.0.live);
     }
 

@@ -20,6 +20,7 @@ use crate::protocol::sid::{Boot, Node, SocketId};
 use bytestring::ByteString;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
@@ -54,6 +55,8 @@ struct Hub {
     boot: Boot,
     states: States,
     namespaces: RwLock<HashMap<ByteString, Arc<Live>>>,
+    /// How many of them were made for clients.
+    children: AtomicUsize,
     families: RwLock<Vec<Arc<Family>>>,
     on_new_namespace: Vec<NameHook>,
     on_namespace_removed: Vec<NameHook>,
@@ -156,6 +159,7 @@ impl SocketIo {
             boot: Boot::at(SystemTime::now()),
             states: States::default(),
             namespaces: RwLock::default(),
+            children: AtomicUsize::new(0),
             families: RwLock::default(),
             on_new_namespace: Vec::new(),
             on_namespace_removed: Vec::new(),
@@ -185,10 +189,7 @@ impl SocketIo {
             return true;
         }
         let family = self.families().into_iter().find(|family| family.matches(&name));
-        family.is_some_and(|family| {
-            self.make(&name, &family);
-            true
-        })
+        family.is_some_and(|family| self.make(&name, &family).is_some())
     }
 
     /// Whether there is a namespace of that name now.
@@ -262,6 +263,8 @@ impl SocketIo {
     }
 
     /// Closes the session of everyone on this node with "server shutting down"; the clients come back by themselves, and may.
+    ///
+    /// Who is in no namespace is not among them: [`Engine::close_all`](crate::engine::Engine::close_all) ends all sessions.
     pub fn close(&self) {
         let lives: Vec<_> = self.0.namespaces.read().expect(UNPOISONED).values().cloned().collect();
         for live in lives {
@@ -335,19 +338,36 @@ impl SocketIo {
         self.0.namespaces.read().expect(UNPOISONED).values().filter(is_child).cloned().collect()
     }
 
-    /// The namespace of that name, made from the declaration if there is none.
-    pub(super) fn make(&self, name: &ByteString, family: &Arc<Family>) -> Arc<Live> {
+    /// The namespace of that name, made from the declaration if there is none; `None` says that there are too many.
+    pub(super) fn make(&self, name: &str, family: &Arc<Family>) -> Option<Arc<Live>> {
+        if self.0.children.load(Relaxed) >= self.0.limits.child_namespaces && self.live(name).is_none() {
+            self.0.metrics.limit_child_namespaces.inc();
+            if !self.drop_empty() {
+                return None;
+            }
+        }
         let live = {
             let mut namespaces = self.0.namespaces.write().expect(UNPOISONED);
             if let Some(live) = namespaces.get(name) {
-                return Arc::clone(live);
+                return Some(Arc::clone(live));
             }
+            // Its own buffer: the client's may be a whole payload.
+            let name = ByteString::from(name);
             let live = Live::new(name.clone(), Arc::clone(&family.behaviour), Some(Arc::clone(family)));
-            namespaces.insert(name.clone(), Arc::clone(&live));
+            namespaces.insert(name, Arc::clone(&live));
+            self.0.children.fetch_add(1, Relaxed);
             live
         };
         self.tell(&self.0.on_new_namespace, name);
-        live
+        Some(live)
+    }
+
+    /// Drops the namespaces that were made for clients who are gone; `false` says that there are none.
+    fn drop_empty(&self) -> bool {
+        let is_empty = |live: &&Arc<Live>| live.family.is_some() && live.close_if_empty();
+        let empty: Vec<_> = self.0.namespaces.read().expect(UNPOISONED).values().filter(is_empty).cloned().collect();
+        empty.iter().for_each(|live| self.drop_live(live));
+        !empty.is_empty()
     }
 
     /// A socket has gone for good, and its namespace with it if nobody else is there and the options say so.
@@ -365,6 +385,7 @@ impl SocketIo {
                 return;
             }
             namespaces.remove(&live.name);
+            self.0.children.fetch_sub(1, Relaxed);
         }
         self.tell(&self.0.on_namespace_removed, &live.name);
     }
@@ -382,8 +403,9 @@ impl SocketIo {
     }
 
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        let runtime = self.0.runtime.get().expect("set when the first session was opened, and without one nothing waits");
-        drop(runtime.spawn(future));
+        let opened = || self.0.runtime.get().cloned();
+        let runtime = Handle::try_current().ok().or_else(opened);
+        drop(runtime.expect("set when the first session was opened, and without one nothing waits").spawn(future));
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 pub(super) struct Server {
     pub(super) io: SocketIo,
     engine: Arc<Engine>,
-    opened: Arc<Mutex<Option<Arc<Session>>>>,
+    opened: Opened,
     log: mpsc::UnboundedReceiver<String>,
 }
 
@@ -30,13 +30,16 @@ impl Log {
     }
 }
 
+type Opened = Arc<Mutex<Option<(Arc<Session>, Arc<dyn Connection>)>>>;
+
 /// Remembers the session that was opened last.
-struct Opening(SocketIo, Arc<Mutex<Option<Arc<Session>>>>);
+struct Opening(SocketIo, Opened);
 
 impl Application for Opening {
     fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection> {
-        *self.1.lock().expect("one test") = Some(Arc::clone(session));
-        self.0.opened(session)
+        let connection = self.0.opened(session);
+        *self.1.lock().expect("one test") = Some((Arc::clone(session), Arc::clone(&connection)));
+        connection
     }
 }
 
@@ -77,8 +80,8 @@ impl Server {
         let sid = Sid::generate(self.engine.node(), Boot::at(UNIX_EPOCH), entropy());
         let admission = self.engine.admit("192.0.2.1").expect("there is room");
         self.engine.open_polling(sid, admission, handshake);
-        let session = self.opened.lock().expect("one test").take().expect("just opened");
-        Client { session, heard: VecDeque::new() }
+        let (session, connection) = self.opened.lock().expect("one test").take().expect("just opened");
+        Client { session, connection, heard: VecDeque::new() }
     }
 
     /// A client in `/`.
@@ -104,6 +107,7 @@ impl Server {
 /// A client on polling.
 pub(super) struct Client {
     pub(super) session: Arc<Session>,
+    connection: Arc<dyn Connection>,
     heard: VecDeque<String>,
 }
 
@@ -154,6 +158,11 @@ impl Client {
         while self.session.is_open() {
             self.hear().await;
         }
+    }
+
+    /// Tells the server what the engine tells it after an upgrade.
+    pub(super) fn upgrade(&self) {
+        self.connection.upgraded(&self.session);
     }
 
     pub(super) fn close(&self, reason: CloseReason) {

@@ -93,11 +93,11 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// What the sockets of the session are told, as the reference tells them.
-    pub const fn close_reason(self) -> CloseReason {
+    /// What the sockets of the session are told, as the reference tells them: it depends on whether the session could close at once.
+    pub const fn close_reason(self, at_once: bool) -> CloseReason {
         match self {
-            Self::Decode(_) => CloseReason::ForcedClose,
-            Self::ConnectedTwice | Self::NotConnected | Self::ServerPacket => CloseReason::ForcedServerClose,
+            Self::ConnectedTwice | Self::NotConnected | Self::ServerPacket if !at_once => CloseReason::ForcedServerClose,
+            _ => CloseReason::ForcedClose,
         }
     }
 }
@@ -158,6 +158,8 @@ impl<S: Clone + PartialEq> Client<S> {
         if joined + self.attempts >= self.max_namespaces {
             return Output::TooManyNamespaces(namespace);
         }
+        // Its own buffer: the client's may be a whole payload, and a place is kept for long.
+        let namespace = ByteString::from(&*namespace);
         let number = self.next_attempt;
         self.next_attempt += 1;
         self.attempts += 1;
@@ -248,6 +250,8 @@ impl<S: Clone + PartialEq> Client<S> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     #[test]
@@ -284,10 +288,13 @@ mod tests {
             (r#"52-["image"]"#, ""),
         ] {
             let reached = match joined().handle_message(packet.into()) {
-                Some(Output::Violation(violation)) => violation.close_reason().as_str(),
+                Some(Output::Violation(violation)) => violation.close_reason(false).as_str(),
                 _ => "",
             };
             assert_eq!(reached, reason, "{packet}");
+            if let Some(Output::Violation(violation)) = joined().handle_message(packet.into()) {
+                assert_eq!(violation.close_reason(true), CloseReason::ForcedClose);
+            }
         }
     }
 
@@ -369,6 +376,92 @@ mod tests {
         assert_eq!(client.leave_all(), [7]);
         assert!(!client.join(attempt, 8));
         assert_eq!(client.leave_all(), [0; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_says_it_is_in_few_namespaces_and_once_in_each(steps in proptest::collection::vec(step(), 0..60)) {
+            let mut client = Client::new(2, 3, Instant::now() + SECOND);
+            let mut attempts: Vec<(ByteString, Attempt)> = Vec::new();
+            let mut inside: BTreeMap<ByteString, u32> = BTreeMap::new();
+            let mut next = 0_u32;
+            for step in steps {
+                let output = match step {
+                    Step::Message(message) => client.handle_message(message),
+                    Step::Join => {
+                        if let Some((namespace, attempt)) = attempts.pop() && client.join(attempt, next) {
+                            prop_assert_eq!(inside.insert(namespace, next), None);
+                        }
+                        next += 1;
+                        None
+                    }
+                    Step::Refuse => {
+                        attempts.pop().map(|(_, attempt)| client.refuse(attempt));
+                        None
+                    }
+                    Step::Leave => {
+                        if let Some((namespace, socket)) = inside.pop_first() {
+                            prop_assert!(client.leave(&namespace, &socket));
+                        }
+                        None
+                    }
+                };
+                match output {
+                    Some(Output::Connect { namespace, attempt, .. }) => {
+                        prop_assert!(!inside.contains_key(&namespace));
+                        attempts.insert(0, (namespace, attempt));
+                    }
+                    Some(Output::Event { socket, .. } | Output::Ack { socket, .. }) => prop_assert!(inside.values().any(|own| *own == socket)),
+                    Some(Output::Leave(socket)) => {
+                        let before = inside.len();
+                        inside.retain(|_, own| *own != socket);
+                        prop_assert_eq!(inside.len() + 1, before);
+                    }
+                    Some(Output::TooManyNamespaces(_)) => prop_assert_eq!(inside.len() + attempts.len(), 3),
+                    Some(Output::Violation(_)) => break,
+                    None => {}
+                }
+                prop_assert!(inside.len() + attempts.len() <= 3);
+                let mut joined: Vec<u32> = client.joined().copied().collect();
+                joined.sort_unstable();
+                let mut expected: Vec<u32> = inside.values().copied().collect();
+                expected.sort_unstable();
+                prop_assert_eq!(joined, expected);
+            }
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Message(Message),
+        Join,
+        Refuse,
+        Leave,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let packet = (
+            prop::sample::select(vec!["0", "0", "1", "2", "30", "51-"]),
+            prop::sample::select(vec!["", "/a,", "/b,", "/c,", "/d,"]),
+        );
+        let packet = packet.prop_map(|(kind, namespace)| {
+            let payload = match kind {
+                "2" => r#"["hi"]"#,
+                "30" => "[]",
+                "51-" => r#"["hi",{"_placeholder":true,"num":0}]"#,
+                _ => "",
+            };
+            let (head, id) = if kind == "30" { ("3", "0") } else { (kind, "") };
+            Step::Message(format!("{head}{namespace}{id}{payload}").as_str().into())
+        });
+        prop_oneof![
+            12 => packet,
+            2 => Just(Step::Message(Bytes::from_static(b"x").into())),
+            1 => ".{0,20}".prop_map(|text| Step::Message(text.as_str().into())),
+            6 => Just(Step::Join),
+            1 => Just(Step::Refuse),
+            3 => Just(Step::Leave),
+        ]
     }
 
     const SECOND: Duration = Duration::from_secs(1);

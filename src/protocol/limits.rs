@@ -18,12 +18,20 @@ options! {
         pub attachments: usize = 10,
         /// Namespaces that one session may be connected to at once.
         pub namespaces_per_session: usize = 100,
+        /// Namespaces that clients may have made by pattern or by function; beyond it the empty ones go, and if none is, clients are refused.
+        pub child_namespaces: usize = 10_000,
         /// Rooms that one socket may be in, its own included.
         pub rooms_per_socket: usize = 1_000,
         /// Acknowledgements that one socket may owe us at once.
         pub pending_acks: usize = 1_000,
         /// Events of one socket that may wait behind a slow handler; at the bound its session is not read until there is room.
         pub pending_events: usize = 1_000,
+        /// Bytes of those events, with the same consequence.
+        #[serde(with = "options::size")]
+        pub pending_event_bytes: usize = 4 * 1024 * 1024,
+        /// Bytes of the `auth` with which a client asks for a namespace, where it is kept as long as its socket; more are refused.
+        #[serde(with = "options::size")]
+        pub auth_bytes: usize = 64 * 1024,
         /// Bytes that may wait to be sent to one session; beyond it the session is closed as a slow reader.
         #[serde(with = "options::size")]
         pub outbox_bytes: usize = 4 * 1024 * 1024,

@@ -21,6 +21,7 @@ async fn a_broadcast_reaches_whom_it_names() {
         (io.local(), "abc"),
         (io.to("nobody"), ""),
         (io.of("/elsewhere"), ""),
+        (socket.nsp().to("all"), "abc"),
         (io.to(socket.id()), "a"),
         (socket.broadcast(), "bc"),
         (socket.to("odd"), "c"),
@@ -57,14 +58,17 @@ async fn volatile_events_are_lost_where_something_would_have_to_wait() {
 async fn compression_is_said_of_each_packet() {
     let server = Server::new(Namespace::new("/"));
     let _client = server.joined().await;
-    let socket = server.io.of("/").local_sockets()[0].clone();
+    let _other = server.joined().await;
+    let [socket, other] = &server.io.of("/").local_sockets()[..] else { panic!("two sockets") };
+    socket.compress(false).broadcast().emit("x", ()).expect("sent");
+    assert!(!other.session().poll().await.expect("no other GET").compressible);
     for (is_compressible, send) in [
         (true, Box::new(|socket: &Socket| socket.emit("x", ())) as Box<dyn Fn(&Socket) -> Result<(), crate::hub::EmitError>>),
         (false, Box::new(|socket| socket.compress(false).emit("x", ()))),
         (true, Box::new(|socket| socket.compress(false).compress(true).emit("x", ()))),
         (false, Box::new(|socket| socket.io().of("/").compress(false).emit("x", bytes::Bytes::from_static(b"1")))),
     ] {
-        send(&socket).expect("sent");
+        send(socket).expect("sent");
         assert_eq!(socket.session().poll().await.expect("no other GET").compressible, is_compressible);
     }
 }
@@ -158,7 +162,8 @@ async fn what_happens_to_rooms_is_told() {
                     let log = std::sync::Arc::clone(&log);
                     move |State(own): State<Log>| *log.lock().expect("one test") = Some(own)
                 })
-                .on_room(move |event| {
+                .on_room(move |namespace, event| {
+                    assert_eq!(namespace, "/");
                     if let Some(log) = &*log.lock().expect("one test") {
                         log.note(match event {
                             RoomEvent::Created(room) => format!("create {room}"),

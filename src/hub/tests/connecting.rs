@@ -1,6 +1,8 @@
 //! How clients come into namespaces.
 
 use crate::engine::CloseReason;
+use crate::hub::connection::Link;
+use crate::hub::handshake::Handshake;
 use crate::hub::testing::{Log, Server};
 use crate::hub::{Auth, ConnectContext, ConnectError, HandlerResult, Namespace, Options, Room, Socket, State};
 use crate::protocol::limits::Limits;
@@ -164,6 +166,18 @@ async fn nobody_is_told_of_a_client_that_went_while_it_was_decided() {
 }
 
 #[tokio::test]
+async fn a_socket_that_was_closed_before_it_entered_stays_out() {
+    let server = Server::new(Namespace::new("/"));
+    let client = server.client();
+    let live = server.io.live("/").expect("always there");
+    let handshake = Handshake::new(Arc::clone(&client.session), None);
+    let socket = Socket::new(Arc::clone(&live), Link::new(server.io.clone()), Arc::clone(&client.session), handshake);
+    assert!(!socket.close());
+    assert!(!live.enter(&socket));
+    assert!(live.select(&Default::default()).is_empty() && live.rooms().is_empty());
+}
+
+#[tokio::test]
 async fn of_two_attempts_at_once_the_last_counts() {
     let gate = Arc::new(Notify::new());
     let mut server = Server::with(|builder| {
@@ -214,6 +228,17 @@ async fn namespaces_of_one_session_are_limited() {
     client.say("1/a,").await;
     client.connect("/c").await;
     assert_eq!(server.metrics().limit_namespaces.get(), 1);
+}
+
+#[tokio::test]
+async fn the_size_of_auth_is_limited() {
+    let server = Server::with(|builder| builder.limits(Limits { auth_bytes: 21, ..Limits::default() }));
+    let mut client = server.client();
+    client.say(r#"0{"token":"1234567890"}"#).await;
+    assert_eq!(client.hear().await, r#"4{"message":"auth is too large"}"#);
+    client.say(r#"0{"token":"123456789"}"#).await;
+    assert!(client.hear().await.starts_with("0{"));
+    assert_eq!(server.metrics().limit_auth.get(), 1);
 }
 
 #[tokio::test]

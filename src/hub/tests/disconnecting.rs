@@ -2,7 +2,10 @@
 
 use crate::engine::CloseReason;
 use crate::hub::testing::{Log, Server};
-use crate::hub::{Ack, AckError, DisconnectReason, EmitError, HandlerResult, JoinError, Namespace, Room, Socket, State};
+use crate::hub::{
+    Ack, AckError, ConnectError, Data, DisconnectReason, EmitError, HandlerResult, JoinError, Namespace, Options, Regex, Room,
+    Socket, State,
+};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -189,6 +192,55 @@ async fn a_client_that_left_may_come_back_at_once() {
     assert_ne!(old.id(), new.id());
     old.disconnect(false);
     assert!(new.is_connected());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_left_when_everybody_has_gone() {
+    let options = Options { cleanup_empty_child_namespaces: true, ..Options::default() };
+    let server = Server::with(|builder| {
+        builder.options(options).namespace(
+            Namespace::matching(Regex::new("^/").expect("a pattern"))
+                .middleware(async |socket: Socket| socket.join(["early"]).map_err(|error| ConnectError::new(error.to_string())))
+                .on("mix", async |socket: Socket, Data(turn): Data<usize>| -> HandlerResult<Ack<()>> {
+                    let rooms = ["a", "b", "c"];
+                    socket.join([rooms[turn % 3], rooms[(turn + 1) % 3]])?;
+                    socket.nsp().to(rooms[turn % 3]).except(rooms[(turn + 2) % 3]).emit("noise", turn)?;
+                    drop(socket.nsp().emit_with_ack("asked", ()));
+                    if turn.is_multiple_of(2) {
+                        tokio::task::yield_now().await;
+                    }
+                    socket.nsp().to("b").sockets_leave(rooms[(turn + 1) % 3]);
+                    if turn.is_multiple_of(7) {
+                        socket.nsp().to("c").disconnect_sockets(turn.is_multiple_of(2));
+                    }
+                    socket.leave_all();
+                    Ok(Ack(()))
+                }),
+        )
+    });
+    let clients: Vec<_> = (0..60).map(|_| server.client()).collect();
+    let sessions: Vec<_> = clients.iter().map(|client| Arc::downgrade(&client.session)).collect();
+    let tasks = clients.into_iter().enumerate().map(|(number, client)| {
+        tokio::spawn(async move {
+            let name = ["/x", "/y"][number % 2];
+            for turn in 0..20 {
+                // A session that was closed meanwhile takes no POST.
+                let Ok(post) = client.session.begin_post() else { return };
+                let turn = number + turn;
+                post.deliver(format!("40{name},\x1e42{name},{turn}[\"mix\",{turn}]\x1e41{name},").into()).await;
+                tokio::task::yield_now().await;
+            }
+            client.session.discard(CloseReason::TransportClose);
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.expect("no panic");
+    }
+    while sessions.iter().any(|session| session.strong_count() > 0) || server.io.has("/x") || server.io.has("/y") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((server.metrics().sockets.get(), server.metrics().handler_panics.get()), (0, 0));
+    assert!(server.metrics().events_received.get() > 0);
 }
 
 /// Notes what happens in `/` and `/b`; `wait` waits for the gate.

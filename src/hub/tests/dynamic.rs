@@ -2,6 +2,7 @@
 
 use crate::hub::testing::{Client, Log, Server};
 use crate::hub::{ConnectError, Namespace, NamespaceRequest, Options, Regex, Socket, State};
+use crate::protocol::limits::Limits;
 use serde_json::Value;
 
 #[tokio::test]
@@ -95,6 +96,25 @@ async fn a_running_server_gets_more_namespaces() {
     assert_eq!(server.notes(), ["new /later", "new /tenant-7", "later", "new /late-1", "dynamic"]);
 }
 
+#[tokio::test]
+async fn namespaces_that_clients_make_are_limited() {
+    let limits = Limits { child_namespaces: 2, ..Limits::default() };
+    let server = Server::with(|builder| builder.limits(limits).namespace(tenants()));
+    let leaving = server.client().join("/tenant-1").await;
+    let staying = server.client().join("/tenant-2").await;
+    let mut third = server.client();
+    third.say("0/tenant-3,").await;
+    assert_eq!(third.hear().await, r#"4/tenant-3,{"message":"Too many namespaces"}"#);
+    let another = server.client().join("/tenant-2").await;
+    leaving.say("1/tenant-1,").await;
+    // Empty ones make room, though they may stay otherwise.
+    third.connect("/tenant-3").await;
+    assert!(!server.io.has("/tenant-1") && server.io.has("/tenant-2"));
+    assert!(!server.io.open("/tenant-4"));
+    assert_eq!(server.metrics().limit_child_namespaces.get(), 3);
+    drop((staying, another));
+}
+
 fn tenants() -> Namespace {
     Namespace::matching(Regex::new(r"^/tenant-\d+$").expect("a pattern"))
 }
@@ -118,7 +138,7 @@ fn cleaning(cleanup: bool) -> Server {
                     .middleware(
                         |socket: Socket| if socket.namespace() == "/tenant-0" { Err(ConnectError::new("no")) } else { Ok(()) },
                     )
-                    .on_disconnecting(note("left")),
+                    .on_disconnect(note("left")),
             )
     });
     let state = server.io.state::<Log>().expect("every server has one").clone();

@@ -5,6 +5,7 @@ use crate::hub::{
     Ack, AckSender, All, Args, Data, EmitError, Event, EventError, ExtractError, HandlerResult, Namespace, Socket, SocketError,
     State,
 };
+use crate::protocol::limits::Limits;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -196,6 +197,29 @@ async fn an_event_that_is_no_packet_is_told_to_every_socket_and_closes_the_sessi
     client.say(r#"2["disconnect"]"#).await;
     client.end().await;
     assert_eq!(server.notes(), ["invalid payload", "invalid payload", "forced close", "forced close"]);
+}
+
+#[tokio::test]
+async fn attachments_of_one_packet_are_limited() {
+    let mut server = Server::with(|builder| builder.limits(Limits { attachments: 2, ..Limits::default() }).namespace(watched()));
+    let mut client = server.joined().await;
+    client.say(r#"53-["x"]"#).await;
+    client.end().await;
+    assert_eq!(server.notes(), ["too many attachments", "forced close"]);
+    assert_eq!((server.metrics().limit_attachments.get(), server.metrics().protocol_errors.get()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_upgrade_is_told_to_every_socket_of_the_session() {
+    let note = |socket: &Socket, transport: crate::hub::TransportKind| {
+        socket.io().state::<Log>().expect("given").note(format!("{} {}", socket.namespace(), transport.as_str()));
+    };
+    let mut server = Server::with(|builder| {
+        builder.namespace(Namespace::new("/").on_upgrade(note)).namespace(Namespace::new("/b").on_upgrade(note))
+    });
+    let client = server.joined().await.join("/b").await;
+    client.upgrade();
+    assert_eq!(server.notes(), ["/ polling", "/b polling"]);
 }
 
 #[tokio::test]

@@ -119,6 +119,27 @@ async fn a_session_is_not_read_while_too_much_waits() {
 }
 
 #[tokio::test]
+async fn bytes_that_wait_hold_the_session_back_too() {
+    let server = gated(Limits { pending_event_bytes: 1000, ..Limits::default() });
+    let mut client = server.joined().await;
+    let (large, small) = (format!(r#"421["wait","{}"]"#, "x".repeat(1000)), r#"422["wait"]"#.to_owned());
+    let post = tokio::spawn({
+        let session = Arc::clone(&client.session);
+        let payload = [&*small, &large, &small, &small].join("\x1e");
+        async move { session.begin_post().expect("no other").deliver(payload.into()).await }
+    });
+    while server.metrics().limit_pending_events.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.metrics().events_received.get(), 2);
+    server.io.state::<Arc<Semaphore>>().expect("given").add_permits(4);
+    for answer in ["32[]", "31[]", "32[]", "32[]"] {
+        assert_eq!(client.hear().await, answer);
+    }
+    post.await.expect("delivered");
+}
+
+#[tokio::test]
 async fn a_panic_costs_its_socket_and_nothing_else() {
     for name in ["sync", "async", "later"] {
         let mut server = gated(Limits::default());
