@@ -119,6 +119,10 @@ impl Session {
         assert!(self.connection.set(connection).is_ok(), "a session is opened once");
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.get().is_some()
+    }
+
     /// Its id: a credential, never to be logged or shown to other clients.
     pub fn sid(&self) -> &Sid {
         &self.sid
@@ -137,6 +141,11 @@ impl Session {
     /// Whether packets can still be sent.
     pub fn is_open(&self) -> bool {
         self.lock().machine.is_open()
+    }
+
+    /// Bytes that wait to be sent: how far its client is behind.
+    pub fn backlog(&self) -> usize {
+        self.lock().outbox.bytes()
     }
 
     /// Sends all packets in order with nothing in between; what cannot leave at once waits.
@@ -446,7 +455,7 @@ impl Session {
             && error.kind() != io::ErrorKind::WouldBlock
         {
             // Nobody will read it any more.
-            outbox.clear();
+            *outbox = Outbox::default();
             state.machine.handle_lost(CloseReason::TransportError);
             self.wake.notify_one();
         }
@@ -455,13 +464,13 @@ impl Session {
 
     /// Gives back what waits: nobody will come for it.
     pub(super) fn drop_backlog(&self, state: &mut State) {
-        self.metrics().outbound_bytes.add(-(state.outbox.bytes() as i64));
-        state.outbox.clear();
+        let waiting = state.outbox.bytes();
+        state.outbox.drop_unsent();
+        self.metrics().outbound_bytes.add(state.outbox.bytes() as i64 - waiting as i64);
     }
 
     pub(super) fn take_payload(&self, state: &mut State) -> Payload {
-        self.metrics().outbound_bytes.add(-(state.outbox.bytes() as i64));
-        state.outbox.take_payload()
+        state.outbox.take_payload(&self.engine.metrics)
     }
 }
 

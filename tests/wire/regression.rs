@@ -228,7 +228,7 @@ async fn a_handshake_that_is_late_for_the_drain_is_closed_too() {
         secure: false,
         issued: SystemTime::now(),
     };
-    server.engine.open_polling("0-00abcdefghijklmnop".into(), admission, handshake);
+    server.engine.open_polling("0-00abcdefghijklmnop".into(), admission, handshake).expect("a free sid");
     let session = server.opened().await;
     assert!(!session.is_open());
 }

@@ -106,7 +106,7 @@ impl Session {
     fn take_answer(&self, waker: &Waker) -> Option<Result<Payload, PollError>> {
         let mut state = self.lock();
         let state = &mut *state;
-        let control = |text: &str| Some(Ok(Payload { body: text.as_bytes().to_vec(), compressible: true }));
+        let control = |text: &str| Some(Ok(Payload::control(text)));
         let Link::Polling(Requests { get: Some(get), .. }) = &mut state.link else {
             // The session moved on or ended without this GET.
             return control("1");
