@@ -304,7 +304,7 @@ impl Session {
                 Output::Closed(reason) => {
                     state.candidate = None;
                     if let Link::Polling(requests) = &mut state.link {
-                        requests.part("1");
+                        requests.part(self.goodbye());
                     }
                     drop(state);
                     self.engine.forget(self, reason);
@@ -314,6 +314,14 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// What ends a GET of a session that is closed from here: a close packet, as in the reference, unless this whole instance goes.
+    ///
+    /// python-socketio takes a close packet for good and does not come back. After a noop it polls again, like any client, is told that
+    /// its session is unknown, and opens another.
+    pub(super) fn goodbye(&self) -> &'static str {
+        if self.engine.is_accepting() { "1" } else { "6" }
     }
 
     fn let_get_go(&self, state: &mut State) {

@@ -104,7 +104,10 @@ impl Session {
             return Some(control(parting));
         }
         if state.machine.is_closing() {
-            let last_words = if get.has_waited { "1" } else { "6\u{1e}1" };
+            let last_words = match self.goodbye() {
+                "1" if !get.has_waited => "6\u{1e}1",
+                word => word,
+            };
             state.machine.handle_drained();
             return Some(control(last_words));
         }
