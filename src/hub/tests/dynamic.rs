@@ -141,6 +141,17 @@ async fn who_went_while_it_was_decided_leaves_no_namespace_behind() {
 }
 
 #[tokio::test]
+async fn who_finds_a_namespace_that_is_just_going_gets_another_of_its_name() {
+    let server = Server::with(|builder| builder.namespace(tenants()));
+    assert!(server.io.open("/tenant-1"));
+    let going = server.io.live("/tenant-1").expect("just made");
+    assert!(going.close_if_empty());
+    let _client = server.client().join("/tenant-1").await;
+    assert!(!Arc::ptr_eq(&going, &server.io.live("/tenant-1").expect("made for the client")));
+    assert!(!going.reserve());
+}
+
+#[tokio::test]
 async fn a_namespace_that_has_gone_makes_room_for_another() {
     let options = Options { cleanup_empty_child_namespaces: true, ..Options::default() };
     let limits = Limits { child_namespaces: 1, ..Limits::default() };
