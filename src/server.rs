@@ -13,7 +13,7 @@ use http::Request;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -22,8 +22,8 @@ use tracing::{info, warn};
 /// Time for requests in flight and last words, after all sessions were closed; a stop is not to hang on a client that does not read.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Time for a client between two polls to come for its last words; one that comes later learns it from the next process.
-const BETWEEN_POLLS: Duration = Duration::from_secs(1);
+/// How long a port of our own still takes who waits there; the runtime may not have been told of them yet.
+const LAST_ACCEPTS: Duration = Duration::from_millis(10);
 
 /// A server on its ports.
 ///
@@ -175,10 +175,9 @@ impl Server {
         self.engine.tasks().close();
         let rest = async {
             connections.wait().await;
-            if timeout(BETWEEN_POLLS, self.engine.tasks().wait()).await.is_err() {
-                self.engine.discard_polling();
-                self.engine.tasks().wait().await;
-            }
+            // No request can come any more; a client between two polls learns it from the next process.
+            self.engine.discard_polling();
+            self.engine.tasks().wait().await;
         };
         if timeout(GRACE, rest).await.is_err() {
             warn!(
@@ -244,12 +243,10 @@ impl Port {
             self.take(stream, &routes);
         }
         // A socket of our own takes whoever waits in it down with it, so they are let in first.
+        let last = Instant::now() + LAST_ACCEPTS;
         while !listener.is_inherited() {
-            tokio::select! {
-                biased;
-                stream = listener.accept(self.engine.metrics()) => self.take(stream, &routes),
-                () = std::future::ready(()) => break,
-            }
+            let Ok(stream) = timeout_at(last, listener.accept(self.engine.metrics())).await else { break };
+            self.take(stream, &routes);
         }
     }
 

@@ -46,10 +46,10 @@ impl Config {
 
     fn engine_options(&self, problems: &mut Problems) {
         let engine = &self.engine;
-        let plain = |c: char| c.is_ascii_graphic() && !"?#%".contains(c);
-        problems.check("engine.path", engine.path.starts_with('/') && engine.path.chars().all(plain), || {
-            format!(r#"{:?} is no path such as "/socket.io/""#, engine.path)
-        });
+        // Braces, stars and colons are the router's own; slashes alone would take every path of the own port.
+        let plain = |c: char| c.is_ascii_graphic() && !"?#%{}*:".contains(c);
+        let is_path = engine.path.starts_with('/') && engine.path.chars().all(plain) && engine.path.chars().any(|c| c != '/');
+        problems.check("engine.path", is_path, || format!(r#"{:?} is no path such as "/socket.io/""#, engine.path));
         let distinct: HashSet<_> = engine.transports.iter().collect();
         problems.check("engine.transports", !distinct.is_empty() && distinct.len() == engine.transports.len(), || {
             "expected `polling`, `websocket` or both, each once".to_owned()
@@ -139,6 +139,8 @@ mod tests {
             (&["engine.ping_timeout=0s"], "engine.ping_timeout: must be more than 0"),
             (&["engine.ping_interval=9999h"], "engine.ping_interval: must be at most 24h"),
             (&["engine.path=socket.io"], r#"engine.path: "socket.io" is no path such as "/socket.io/""#),
+            (&["engine.path=/{*all}"], r#"engine.path: "/{*all}" is no path such as "/socket.io/""#),
+            (&["engine.path=//"], r#"engine.path: "//" is no path such as "/socket.io/""#),
             (&["engine.transports="], "engine.transports: expected `polling`, `websocket` or both, each once"),
             (&["engine.cookie=a b"], r#"engine.cookie: "a b" is no cookie's name"#),
             (&["limits.header_bytes=1KiB"], "limits.header_bytes: must be at least 8KiB"),

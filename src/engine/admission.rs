@@ -51,6 +51,8 @@ struct State {
     is_shut: bool,
     sessions: usize,
     addresses: HashMap<String, Address>,
+    /// Addresses at which the next sweep is worth its while.
+    sweep_at: usize,
 }
 
 #[derive(Debug)]
@@ -121,8 +123,10 @@ impl Gate {
 
 impl State {
     fn address(&mut self, address: &str, now: Instant) -> &mut Address {
-        if self.addresses.len() >= SWEEP_AT && !self.addresses.contains_key(address) {
+        if self.addresses.len() >= self.sweep_at.max(SWEEP_AT) && !self.addresses.contains_key(address) {
             self.addresses.retain(|_, entry| entry.sessions > 0 || entry.window + WINDOW > now);
+            // Twice of what is left, so that a sweep costs no handshake more than its share.
+            self.sweep_at = 2 * self.addresses.len();
         }
         let entry = self.addresses.entry(address.to_owned()).or_insert(Address { sessions: 0, window: now, handshakes: 0 });
         if entry.window + WINDOW <= now {

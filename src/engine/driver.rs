@@ -9,6 +9,7 @@ use std::io::IoSlice;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Time for the peer to take the close frame and close its side; after it the socket is dropped.
@@ -43,6 +44,10 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
             () = ready(stream.as_deref(), Interest::Write), if turn.has_backlog => session.flush(&mut session.lock()),
             () = ready(stream.as_deref(), Interest::Read), if is_ready && !is_stopped => read(&session, &mut socket, &mut last_words),
             () = std::future::ready(()), if is_ready && is_stopped => read(&session, &mut socket, &mut last_words),
+        }
+        // Others get their turn after every full read; the runtime by itself would let a flood go on for a hundred of them.
+        if socket.as_ref().is_some_and(WebSocket::has_more) {
+            yield_now().await;
         }
     }
     if let Some(socket) = socket {
@@ -101,7 +106,7 @@ impl Session {
         let now = Instant::now();
         self.lock().machine.handle_timeout(now.into_std(), is_reading);
         if self.connection().deadline().is_some_and(|deadline| deadline <= now) {
-            self.connection().timeout(self, now);
+            self.tell(|| self.connection().timeout(self, now));
         }
     }
 }
@@ -115,7 +120,8 @@ fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut
             Some(packet) => session.receive(packet),
             None => session.lose(CloseReason::ParseError),
         }
-        if session.connection().ready() && session.is_open() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        let is_over = session.lock().machine.is_closed();
+        if session.connection().ready() && !is_over { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if !replies.is_empty() {
         session.push_frames(&replies);
@@ -161,21 +167,23 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
         let mut replies = Vec::new();
         let result = socket.read(&mut replies, |message| {
             match decode(message) {
-                Some(packet) => is_upgraded = session.receive_from_candidate(&packet),
-                None => session.lose_candidate(),
+                Some(packet) => is_upgraded = session.receive_from_candidate(&stream, &packet),
+                None => session.lose_candidate(&stream),
             }
             if is_upgraded { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         if is_upgraded {
-            session.lock().upgraded = Some(socket);
-            session.wake.notify_one();
+            match session.hand_over(socket) {
+                None => session.wake.notify_one(),
+                Some(socket) => close(&session, &socket, &CLOSE).await,
+            }
             return;
         }
         if !replies.is_empty() {
             let _ = stream.try_write_vectored(&[IoSlice::new(&replies)]);
         }
         if result.is_err() {
-            session.lose_candidate();
+            session.lose_candidate(&stream);
             return linger(&stream).await;
         }
     }

@@ -19,7 +19,7 @@ pub use crate::protocol::session::TransportKind;
 pub use admission::{Admission, Refusal};
 pub use hooks::Hooks;
 pub use options::Options;
-pub use outbox::Payload;
+pub use outbox::{Held, Payload};
 pub use session::Session;
 pub use sessions::{Builder, Engine};
 pub use transport::polling::{PollError, Post};
@@ -55,7 +55,7 @@ pub trait Connection: Send + Sync + 'static {
 }
 
 /// The request that opened a session, as applications see it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Handshake {
     /// Headers, names in lower case.
     pub headers: http::HeaderMap,
@@ -75,6 +75,13 @@ impl Handshake {
     /// Whether it came with an Origin header, as browsers send it from other sites.
     pub fn is_cross_domain(&self) -> bool {
         self.headers.contains_key(http::header::ORIGIN)
+    }
+}
+
+impl std::fmt::Debug for Handshake {
+    /// Without headers and URL, which carry credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handshake").field("address", &self.address).field("secure", &self.secure).finish_non_exhaustive()
     }
 }
 

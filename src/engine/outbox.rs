@@ -1,8 +1,10 @@
 //! What waits to be sent to one session: packets in order, bounded by bytes.
 
+use crate::metrics::Metrics;
 use crate::protocol::eio::{Encoded, payload};
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 /// Frames that leave in one call; a call takes more than it can send at most once.
 const SLICES: usize = 32;
@@ -16,12 +18,34 @@ pub(super) struct Outbox {
 }
 
 /// The body of a GET's answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Payload {
     /// The packets, joined.
     pub body: Vec<u8>,
     /// Whether none of its packets forbids compression.
     pub compressible: bool,
+    /// Counts the body as outbound until it is dropped: when the answer has left, or its client has.
+    pub held: Option<Held>,
+}
+
+impl Payload {
+    /// An answer of the protocol's own, too small to count.
+    pub(super) fn control(text: &str) -> Self {
+        Self { body: text.as_bytes().to_vec(), compressible: true, held: None }
+    }
+}
+
+/// Bytes that are on their way out.
+#[derive(Debug)]
+pub struct Held {
+    metrics: Arc<Metrics>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.metrics.outbound_bytes.add(-(self.bytes as i64));
+    }
 }
 
 impl Outbox {
@@ -39,15 +63,20 @@ impl Outbox {
         self.packets.push_back(packet);
     }
 
-    /// Drops all that waits.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    /// Drops all that waits, but for the rest of a frame that has begun to leave: what follows would land in its middle.
+    pub(super) fn drop_unsent(&mut self) {
+        self.packets.truncate(usize::from(self.sent > 0));
+        self.bytes = self.packets.front().map_or(0, |packet| packet.len() - self.sent);
     }
 
     /// All that waits, as one polling payload.
-    pub(super) fn take_payload(&mut self) -> Payload {
-        let packets = std::mem::take(self).packets;
-        Payload { body: payload::encode(&packets), compressible: packets.iter().all(Encoded::is_compressible) }
+    pub(super) fn take_payload(&mut self, metrics: &Arc<Metrics>) -> Payload {
+        let Self { packets, bytes, .. } = std::mem::take(self);
+        Payload {
+            body: payload::encode(&packets),
+            compressible: packets.iter().all(Encoded::is_compressible),
+            held: Some(Held { metrics: Arc::clone(metrics), bytes }),
+        }
     }
 
     /// Writes frames with `write` (a `writev`) until it takes no more.

@@ -13,9 +13,11 @@ use crate::protocol::session::{Output, Session as Machine, TransportKind};
 use crate::protocol::sid::Sid;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use tracing::error;
 
 /// One client's session.
 ///
@@ -48,6 +50,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Whether it is this WebSocket that is being probed, and not one before or after it.
+    fn is_candidate(&self, stream: &Arc<Stream>) -> bool {
+        self.candidate.as_ref().is_some_and(|candidate| Arc::ptr_eq(&candidate.stream, stream))
+    }
+
     fn is_writable(&self) -> bool {
         self.machine.is_open()
             && self.outbox.is_empty()
@@ -112,6 +119,10 @@ impl Session {
         assert!(self.connection.set(connection).is_ok(), "a session is opened once");
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.get().is_some()
+    }
+
     /// Its id: a credential, never to be logged or shown to other clients.
     pub fn sid(&self) -> &Sid {
         &self.sid
@@ -130,6 +141,11 @@ impl Session {
     /// Whether packets can still be sent.
     pub fn is_open(&self) -> bool {
         self.lock().machine.is_open()
+    }
+
+    /// Bytes that wait to be sent: how far its client is behind.
+    pub fn backlog(&self) -> usize {
+        self.lock().outbox.bytes()
     }
 
     /// Sends all packets in order with nothing in between; what cannot leave at once waits.
@@ -191,9 +207,7 @@ impl Session {
     /// Closes at once and drops what waits.
     pub fn discard(&self, reason: CloseReason) {
         let mut state = self.lock();
-        let waiting = state.outbox.bytes();
-        state.outbox.clear();
-        self.metrics().outbound_bytes.add(-(waiting as i64));
+        self.drop_backlog(&mut state);
         state.machine.handle_lost(reason);
         drop(state);
         self.wake.notify_one();
@@ -260,8 +274,11 @@ impl Session {
     }
 
     /// A packet came over the candidate; `true` when the candidate has become the session's transport.
-    pub(super) fn receive_from_candidate(self: &Arc<Self>, packet: &Packet) -> bool {
+    pub(super) fn receive_from_candidate(self: &Arc<Self>, stream: &Arc<Stream>, packet: &Packet) -> bool {
         let mut state = self.lock();
+        if !state.is_candidate(stream) {
+            return false;
+        }
         state.machine.handle_candidate_packet(packet, Instant::now().into_std());
         let is_upgraded = state.machine.transport() == TransportKind::WebSocket;
         if is_upgraded && let Some(candidate) = state.candidate.take() {
@@ -281,10 +298,24 @@ impl Session {
         is_upgraded
     }
 
+    /// Gives the loop the socket that it has to read from now on; a session that is over has no loop, and gives it back.
+    pub(super) fn hand_over(&self, socket: WebSocket) -> Option<WebSocket> {
+        let mut state = self.lock();
+        if state.machine.is_closed() {
+            return Some(socket);
+        }
+        state.upgraded = Some(socket);
+        None
+    }
+
     /// The candidate is gone.
-    pub(super) fn lose_candidate(self: &Arc<Self>) {
-        self.lock().machine.handle_candidate_lost();
-        self.run();
+    pub(super) fn lose_candidate(self: &Arc<Self>, stream: &Arc<Stream>) {
+        let mut state = self.lock();
+        if state.is_candidate(stream) {
+            state.machine.handle_candidate_lost();
+            drop(state);
+            self.run();
+        }
     }
 
     /// Tells the application, in order, what the protocol's state has decided, and sends what it wants sent.
@@ -296,7 +327,6 @@ impl Session {
             }
             state.is_running = true;
         }
-        let _running = Running(self);
         loop {
             let mut state = self.lock();
             let Some(output) = state.machine.poll_output() else {
@@ -307,34 +337,50 @@ impl Session {
                 Output::Message(message) => {
                     drop(state);
                     self.metrics().messages_received.inc();
-                    self.connection().message(self, message);
+                    self.tell(|| self.connection().message(self, message));
                 }
                 Output::Ping => self.push_control(&mut state, &self.engine.ping),
                 Output::Noop => self.let_get_go(&mut state),
                 Output::ProbeAnswer => self.answer_probe(&mut state),
                 Output::ProbeFailed => {
-                    state.candidate = None;
+                    // The next one may have come since this was decided.
+                    if !state.machine.is_probing() {
+                        state.candidate = None;
+                    }
                     self.metrics().upgrades_failed.inc();
                 }
                 Output::Upgraded => {
                     drop(state);
-                    self.connection().upgraded(self);
+                    self.tell(|| self.connection().upgraded(self));
                 }
                 Output::Closed(reason) => {
                     state.candidate = None;
-                    let State { link, farewell, .. } = &mut *state;
-                    match link {
-                        Link::Polling(requests) if *farewell == Farewell::Silent => requests.wake(),
-                        Link::Polling(requests) => requests.part("1"),
-                        Link::WebSocket(_) | Link::Closed => {}
+                    let farewell = state.farewell;
+                    match &mut state.link {
+                        Link::Polling(requests) if requests.has_get() => match farewell {
+                            Farewell::Close => requests.part("1"),
+                            Farewell::Silent => requests.wake(),
+                        },
+                        // It leaves before the last words.
+                        Link::WebSocket(_) => {}
+                        Link::Polling(_) | Link::Closed => self.drop_backlog(&mut state),
                     }
                     drop(state);
                     self.engine.forget(self, reason);
-                    self.connection().closed(self, reason);
+                    self.tell(|| self.connection().closed(self, reason));
                     self.wake.notify_one();
                     self.room.notify_waiters();
                 }
             }
+        }
+    }
+
+    /// Calls the application; a panic there ends this session, and not the task that happened to bring the news.
+    pub(super) fn tell(&self, call: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(call)).is_err() {
+            error!("the application panicked; its session is closed");
+            self.metrics().handler_panics.inc();
+            self.lock().machine.handle_lost(CloseReason::ForcedClose);
         }
     }
 
@@ -376,8 +422,7 @@ impl Session {
         if is_full || (waiting > 0 && total + size > self.limits().outbound_bytes) {
             let limit = if is_full { &self.metrics().limit_outbox } else { &self.metrics().limit_outbound };
             limit.inc();
-            state.outbox.clear();
-            self.metrics().outbound_bytes.add(-(waiting as i64));
+            self.drop_backlog(state);
             state.machine.handle_lost(CloseReason::TransportError);
             self.wake.notify_one();
             return Err(SendError::Full);
@@ -410,27 +455,22 @@ impl Session {
             && error.kind() != io::ErrorKind::WouldBlock
         {
             // Nobody will read it any more.
-            outbox.clear();
+            *outbox = Outbox::default();
             state.machine.handle_lost(CloseReason::TransportError);
             self.wake.notify_one();
         }
         self.metrics().outbound_bytes.add(state.outbox.bytes() as i64 - before as i64);
     }
 
-    pub(super) fn take_payload(&self, state: &mut State) -> Payload {
-        self.metrics().outbound_bytes.add(-(state.outbox.bytes() as i64));
-        state.outbox.take_payload()
+    /// Gives back what waits: nobody will come for it.
+    pub(super) fn drop_backlog(&self, state: &mut State) {
+        let waiting = state.outbox.bytes();
+        state.outbox.drop_unsent();
+        self.metrics().outbound_bytes.add(state.outbox.bytes() as i64 - waiting as i64);
     }
-}
 
-/// Lets others run again even when the application panics.
-struct Running<'a>(&'a Arc<Session>);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.lock().is_running = false;
-        }
+    pub(super) fn take_payload(&self, state: &mut State) -> Payload {
+        state.outbox.take_payload(&self.engine.metrics)
     }
 }
 

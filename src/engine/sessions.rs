@@ -3,18 +3,19 @@
 use super::admission::{Admission, Gate, Refusal};
 use super::stream::Stream;
 use super::transport::websocket::WebSocket;
-use super::{Application, Handshake, Hooks, Options, Session, TransportKind, driver, entropy};
+use super::{Application, Handshake, Hooks, Options, Payload, Session, TransportKind, driver, entropy};
 use crate::metrics::Metrics;
+use crate::protocol::eio::Encoded;
 use crate::protocol::eio::handshake::{Open, Query, Request, Route, verify, version};
-use crate::protocol::eio::{Encoded, payload};
 use crate::protocol::errors::{CloseReason, ConnectionError};
 use crate::protocol::limits::Limits;
 use crate::protocol::session::Timing;
 use crate::protocol::sid::{Boot, Miss, Node, Sid};
 use http::HeaderMap;
 use http::request::Parts;
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -188,7 +189,8 @@ impl Engine {
     /// What the client is answered.
     pub fn verify(&self, request: Request<'_>) -> Result<Route<Arc<Session>>, ConnectionError> {
         let find = |sid: &str| {
-            let found = self.read().get(sid).map(|entry| Arc::clone(&entry.session));
+            // One that the application has not taken yet is nobody's: its client does not know its sid.
+            let found = self.read().get(sid).map(|entry| Arc::clone(&entry.session)).filter(|session| session.is_connected());
             if found.is_none() {
                 self.explain_miss(sid);
             }
@@ -271,12 +273,20 @@ impl Engine {
     }
 
     /// Opens a session on polling; what is returned is the body of the handshake's answer.
-    pub fn open_polling(self: &Arc<Self>, sid: Sid, admission: Admission, handshake: Handshake) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// The application's generator has given the same sid twice.
+    pub fn open_polling(
+        self: &Arc<Self>,
+        sid: Sid,
+        admission: Admission,
+        handshake: Handshake,
+    ) -> Result<Payload, ConnectionError> {
         let session = Session::new(Arc::clone(self), sid, handshake, None);
         let open = self.open_packet(&session);
-        self.start(&session, admission);
+        self.start(&session, admission)?;
         self.tasks.spawn(driver::drive(session, None));
-        payload::encode([&open])
+        Ok(Payload::control(std::str::from_utf8(open.payload()).expect("written as text")))
     }
 
     /// Opens a session on a WebSocket whose handshake is done; `unread` came with it.
@@ -285,9 +295,8 @@ impl Engine {
         let session = Session::new(Arc::clone(self), sid, handshake, Some(&socket));
         let open = self.open_packet(&session);
         // Before the application can send: the open packet is the first frame.
-        if session.send(&[open]).is_ok() {
+        if session.send(&[open]).is_ok() && self.start(&session, admission).is_ok() {
             self.metrics.sessions_websocket.inc();
-            self.start(&session, admission);
             self.tasks.spawn(driver::drive(session, Some(socket)));
         }
     }
@@ -312,17 +321,34 @@ impl Engine {
         .encode()
     }
 
-    fn start(&self, session: &Arc<Session>, admission: Admission) {
+    fn start(&self, session: &Arc<Session>, admission: Admission) -> Result<(), ConnectionError> {
+        let sid = session.sid();
+        match self.write().entry(sid.clone()) {
+            hash_map::Entry::Occupied(_) => {
+                debug!("the application's sid generator gave one sid to two handshakes at once");
+                return Err(ConnectionError::BadRequest);
+            }
+            hash_map::Entry::Vacant(place) => place.insert(Entry { session: Arc::clone(session), _admission: admission }),
+        };
+        match catch_unwind(AssertUnwindSafe(|| self.application.opened(session))) {
+            Ok(connection) => session.connect(connection),
+            Err(panic) => {
+                self.write().remove(sid);
+                resume_unwind(panic);
+            }
+        }
         self.metrics.sessions.inc();
         self.metrics.sessions_opened.inc();
-        session.connect(self.application.opened(session));
-        let entry = Entry { session: Arc::clone(session), _admission: admission };
-        self.sessions.write().expect("no code that can panic runs under this lock").insert(session.sid().clone(), entry);
+        // Whoever closes all sessions shuts the gate first, so one that comes late for that finds it shut.
+        if self.gate.is_shut() {
+            session.hang_up(CloseReason::ServerShuttingDown);
+        }
+        Ok(())
     }
 
     /// A session is over.
     pub(super) fn forget(&self, session: &Session, reason: CloseReason) {
-        let entry = self.sessions.write().expect("no code that can panic runs under this lock").remove(session.sid());
+        let entry = self.write().remove(session.sid());
         drop(entry);
         self.metrics.sessions.dec();
         if session.transport() == TransportKind::WebSocket {
@@ -349,10 +375,6 @@ impl Engine {
             tokio::time::sleep_until(start + (window / count) * index).await;
             session.hang_up(CloseReason::ServerShuttingDown);
         }
-        // A handshake that was under way when the gate was shut.
-        for entry in self.read().values() {
-            entry.session.hang_up(CloseReason::ServerShuttingDown);
-        }
     }
 
     /// Ends polling sessions at once: nobody is there to take their last words.
@@ -370,6 +392,10 @@ impl Engine {
             ping_timeout: self.options.ping_timeout,
             upgrade_timeout: self.options.upgrade_timeout,
         }
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Sid, Entry>> {
+        self.sessions.write().expect("no code that can panic runs under this lock")
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Sid, Entry>> {

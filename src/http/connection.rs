@@ -11,18 +11,23 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 /// hyper's floor for its read buffer.
 const MIN_BUFFER: usize = 8192;
+
+/// How long a request may be on its way when the port is let go.
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
 
 /// Serves requests until the peer is done, a limit is reached, or `finish` is cancelled and the request in flight is answered.
 pub async fn serve<F, A, B>(stream: Stream, limits: &Limits, metrics: &Arc<Metrics>, finish: &CancellationToken, answer: F)
@@ -59,8 +64,19 @@ where
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = finish.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // hyper closes a connection on which it has read nothing yet, though its request may have arrived.
+            let first = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                Poll::Pending if phase.load(Relaxed) == HEAD => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+            });
+            match timeout(ON_ITS_WAY, first).await {
+                Ok(Some(result)) => result,
+                Ok(None) | Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = result {
@@ -99,15 +115,17 @@ impl Timed {
         if phase == IDLE { &self.metrics.limit_keep_alive } else { &self.metrics.limit_header_timeout }
     }
 
-    /// The first written byte of an answer ends its request.
-    fn answered(&mut self, cx: &mut Context<'_>) {
-        if self.phase.load(Relaxed) == ANSWERED {
+    /// The first written byte of an answer ends its request; every later one shows that the client is still reading it.
+    fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let phase = self.phase.load(Relaxed);
+        if phase == ANSWERED || (phase == IDLE && result.is_ready()) {
             self.phase.store(IDLE, Relaxed);
             let deadline = Instant::now() + self.limits.keep_alive;
             self.clock.as_mut().reset(deadline);
             // hyper has looked for the next request before it wrote the answer, and looks again only when it is woken.
             let _ = self.clock.as_mut().poll(cx);
         }
+        result
     }
 }
 
@@ -137,14 +155,14 @@ impl AsyncRead for Timed {
 impl AsyncWrite for Timed {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.answered(cx);
-        Pin::new(&mut this.stream).poll_write(cx, bytes)
+        let result = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.wrote(cx, result)
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.answered(cx);
-        Pin::new(&mut this.stream).poll_write_vectored(cx, pieces)
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, pieces);
+        this.wrote(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {

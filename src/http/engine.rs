@@ -6,7 +6,7 @@ use super::connection::Timed;
 use super::cors::Cors;
 use super::{Answer, plain};
 use crate::engine::stream::Peer;
-use crate::engine::{Engine, Handshake, PollError, Refusal, Session, TransportKind};
+use crate::engine::{Admission, Engine, Handshake, Held, Payload, PollError, Refusal, Session, TransportKind};
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
 use crate::protocol::errors::ConnectionError;
 use crate::protocol::sid::Sid;
@@ -138,7 +138,8 @@ impl EngineIo {
             (query, Route::Handshake(_)) => {
                 let Guest { sid, handshake, admission } = self.admit(parts, query, peer).await?;
                 let cookie = self.cookie(&sid);
-                let mut answer = self.payload(self.engine.open_polling(sid, admission, handshake), true, parts, true);
+                let open = self.engine.open_polling(sid, admission, handshake)?;
+                let mut answer = self.payload(open, parts, true);
                 if let Some(cookie) = cookie {
                     answer.headers_mut().insert(SET_COOKIE, cookie);
                 }
@@ -146,8 +147,8 @@ impl EngineIo {
             }
             (_, Route::Session(session)) => Ok(match parts.method {
                 Method::GET => match session.poll().await {
-                    Ok(payload) => self.payload(payload.body, payload.compressible, parts, false),
-                    Err(PollError::Overlap) => self.with_headers(plain(StatusCode::BAD_REQUEST, Bytes::new()), parts, false),
+                    Ok(payload) => self.payload(payload, parts, false),
+                    Err(PollError::Overlap) => plain(StatusCode::BAD_REQUEST, Bytes::new()),
                     Err(PollError::Gone) => {
                         let error = ConnectionError::UnknownSid;
                         refusal(error.status(), error.code(), &error.to_string())
@@ -161,7 +162,7 @@ impl EngineIo {
     }
 
     async fn post(&self, session: &Arc<Session>, parts: &Parts, body: Incoming) -> Answer {
-        let bad_request = || self.with_headers(plain(StatusCode::BAD_REQUEST, Bytes::new()), parts, false);
+        let bad_request = || plain(StatusCode::BAD_REQUEST, Bytes::new());
         let Ok(post) = session.begin_post() else { return bad_request() };
         if parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
             post.break_off();
@@ -185,6 +186,7 @@ impl EngineIo {
                 post.deliver(text).await;
                 let mut answer = plain(StatusCode::OK, Bytes::from_static(b"ok"));
                 answer.headers_mut().insert(CONTENT_TYPE, HTML);
+                answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 self.with_headers(answer, parts, false)
             }
             Err(None) => {
@@ -206,7 +208,7 @@ impl EngineIo {
 
     async fn websocket(&self, parts: &Parts, on_upgrade: OnUpgrade, peer: Peer) -> Result<Answer, Refused> {
         let (query, route) = self.route(parts, true)?;
-        let accept = accept_key(&parts.headers).ok_or(ConnectionError::BadRequest)?;
+        let accept = accept_key(&parts.headers).filter(|_| parts.method == Method::GET).ok_or(ConnectionError::BadRequest)?;
         let (guest, is_initial) = match route {
             Route::Session(session) => (Err(session), false),
             Route::Handshake(_) => (Ok(self.admit(parts, query, peer).await?), true),
@@ -238,13 +240,14 @@ impl EngineIo {
     }
 
     /// A polling answer (wire.md A3).
-    fn payload(&self, body: Vec<u8>, compressible: bool, parts: &Parts, is_initial: bool) -> Answer {
+    fn payload(&self, payload: Payload, parts: &Parts, is_initial: bool) -> Answer {
+        let Payload { body, compressible, held } = payload;
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(CONTENT_TYPE, TEXT);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let threshold = if compressible { self.engine.options().http_compression } else { 0 };
         let body = compress(body, threshold, &parts.headers, &mut headers);
-        let mut answer = plain(StatusCode::OK, Bytes::from(body));
+        let mut answer = plain(StatusCode::OK, Bytes::from_owner(Outgoing { body, _held: held }));
         *answer.headers_mut() = headers;
         self.with_headers(answer, parts, is_initial)
     }
@@ -296,11 +299,23 @@ fn refusal(status: u16, code: u8, message: &str) -> Answer {
     answer
 }
 
+/// A body that is counted until hyper has written it.
+struct Outgoing {
+    body: Vec<u8>,
+    _held: Option<Held>,
+}
+
+impl AsRef<[u8]> for Outgoing {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
 /// A client that may come in.
 struct Guest {
     sid: Sid,
     handshake: Handshake,
-    admission: crate::engine::Admission,
+    admission: Admission,
 }
 
 fn transport(parts: &Parts) -> Option<&'static str> {

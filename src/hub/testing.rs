@@ -79,7 +79,7 @@ impl Server {
         };
         let sid = Sid::generate(self.engine.node(), Boot::at(UNIX_EPOCH), entropy());
         let admission = self.engine.admit("192.0.2.1").expect("there is room");
-        self.engine.open_polling(sid, admission, handshake);
+        self.engine.open_polling(sid, admission, handshake).expect("a free sid");
         let (session, connection) = self.opened.lock().expect("one test").take().expect("just opened");
         Client { session, connection, heard: VecDeque::new() }
     }

@@ -213,3 +213,23 @@ async fn an_unknown_sid_is_told_apart() {
     let counts = [&metrics.refused_sid_other, &metrics.refused_sid_gone, &metrics.refused_sid_garbage].map(|count| count.get());
     assert_eq!(counts, [1, 1, 1]);
 }
+
+#[tokio::test]
+async fn one_sid_for_two_handshakes_at_once_is_given_to_one() {
+    let both = std::sync::Arc::new(tokio::sync::Barrier::new(2));
+    let server = TestServer::start(|setup| {
+        setup.hooks = Hooks::default().generate_id(move |_| {
+            let both = std::sync::Arc::clone(&both);
+            async move {
+                both.wait().await;
+                Ok("twin".to_owned())
+            }
+        });
+    });
+    let (one, two) = tokio::join!(server.get("EIO=4&transport=polling"), server.get("EIO=4&transport=polling"));
+    let mut statuses = [one.status, two.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 400]);
+    server.opened().await;
+    assert_eq!(server.metrics().sessions.get(), 1);
+}

@@ -1,8 +1,8 @@
 //! Every bound, reached: what the client is answered, what is counted, and that nobody else notices.
 
-use crate::support::{TestServer, post};
+use crate::support::{Frame, TestServer, post};
 use std::time::Duration;
-use stickyport::engine::{CloseReason, Message, SendError};
+use stickyport::engine::{CloseReason, Message, SendError, Session};
 
 #[tokio::test]
 async fn a_post_over_max_payload_is_413_and_the_session_goes_on() {
@@ -87,6 +87,41 @@ async fn the_memory_of_all_outboxes_is_bounded() {
     assert_eq!(server.closed().await, CloseReason::TransportError);
     assert!(first.is_open());
     assert_eq!(server.metrics().limit_outbound.get(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_read_still_counts() {
+    let server = TestServer::start(|setup| setup.limits.outbox_bytes = 100_000_000);
+    let (session, query) = server.poller().await;
+    session.send_message(&"x".repeat(30_000_000).as_str().into()).expect("room");
+    let mut http = server.connect().await;
+    http.write(format!("GET /engine.io/?{query} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+    // The outbox is empty when the answer has begun, and the answer is not read.
+    writable_again(&session).await;
+    assert!(server.metrics().outbound_bytes.get() >= 30_000_000);
+    drop(http);
+    server.until(|metrics| metrics.outbound_bytes.get() == 0).await;
+}
+
+#[tokio::test]
+async fn what_follows_a_frame_that_has_begun_to_leave_comes_behind_it() {
+    let server = TestServer::start(|setup| setup.limits.outbox_bytes = 20_000_000);
+    let (session, mut socket) = server.websocket().await;
+    session.send_message(&"x".repeat(15_000_000).as_str().into()).expect("room");
+    let error = loop {
+        if let Err(error) = session.send_message(&"y".repeat(1_000_000).as_str().into()) {
+            break error;
+        }
+    };
+    assert_eq!(error, SendError::Full);
+    assert_eq!(socket.text().await.len(), 15_000_001);
+    // Whatever left before the bound is whole, and then comes the close frame.
+    loop {
+        match socket.frame().await {
+            Frame::Text(text) => assert_eq!(text.len(), 1_000_001),
+            last => break assert_eq!(last, Frame::Close(None)),
+        }
+    }
 }
 
 #[tokio::test]
@@ -181,4 +216,11 @@ async fn a_parked_get_is_not_an_idle_connection() {
     });
     let (_, query) = server.poller().await;
     assert_eq!(server.get(&query).await.text(), "2");
+}
+
+/// Waits until a GET has taken what waited.
+async fn writable_again(session: &Session) {
+    while session.backlog() > 0 {
+        tokio::task::yield_now().await;
+    }
 }

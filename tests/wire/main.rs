@@ -4,6 +4,7 @@ mod handshake;
 mod life;
 mod limits;
 mod polling;
+mod regression;
 mod socket_io;
 mod support;
 mod upgrade;

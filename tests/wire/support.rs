@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use stickyport::engine::{Application, CloseReason, Connection, Engine, Hooks, Message, Options, Session};
-use stickyport::http::Listeners;
+use stickyport::http::listen::{Listener, Listeners, Sharing};
 use stickyport::http::options::Cors;
 use stickyport::hub::{self, SocketIo};
 use stickyport::metrics::Metrics;
@@ -41,6 +41,8 @@ pub enum Event {
 
 pub struct TestServer {
     pub address: SocketAddr,
+    /// The shared port, where there is one.
+    pub shared: Option<SocketAddr>,
     pub engine: Arc<Engine>,
     pub shutdown: Shutdown,
     events: Mutex<mpsc::UnboundedReceiver<Event>>,
@@ -93,18 +95,43 @@ impl TestServer {
         })
     }
 
+    /// As [`TestServer::start`], with a shared port beside its own.
+    pub fn start_shared() -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let anywhere = "127.0.0.1:0".parse().expect("an address");
+        let shared = Listener::tcp(anywhere, Sharing::Siblings).expect("a free port");
+        Self::listen(|_| {}, events, move |_| Arc::new(Recorder(sender)), vec![shared])
+    }
+
+    /// A server of this application, which records nothing.
+    pub fn with(change: impl FnOnce(&mut Setup), application: impl Application) -> Self {
+        let (_, events) = mpsc::unbounded_channel();
+        Self::serve(change, events, |_| Arc::new(application))
+    }
+
     fn serve(
         change: impl FnOnce(&mut Setup),
         events: mpsc::UnboundedReceiver<Event>,
         application: impl FnOnce(&Setup) -> Arc<dyn Application>,
+    ) -> Self {
+        Self::listen(change, events, application, Vec::new())
+    }
+
+    fn listen(
+        change: impl FnOnce(&mut Setup),
+        events: mpsc::UnboundedReceiver<Event>,
+        application: impl FnOnce(&Setup) -> Arc<dyn Application>,
+        shared: Vec<Listener>,
     ) -> Self {
         let mut setup = Setup { options: Options { path: "/engine.io/".to_owned(), ..Options::default() }, ..Setup::default() };
         change(&mut setup);
         let application = application(&setup);
         let builder = Engine::builder().options(setup.options).limits(setup.limits).hooks(setup.hooks).metrics(setup.metrics);
         let engine = builder.build(application);
-        let listeners = Listeners::only("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let mut listeners = Listeners::only("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = SocketAddr::from(([127, 0, 0, 1], listeners.own_port().expect("a TCP port")));
+        listeners.http = shared;
+        let shared = listeners.http_address();
         let shutdown = Shutdown::new();
         let server = Server::new(Arc::clone(&engine))
             .cors(setup.cors)
@@ -114,7 +141,7 @@ impl TestServer {
             let shutdown = shutdown.clone();
             async move { server.run(listeners, &shutdown).await }
         });
-        Self { address, engine, shutdown, events: Mutex::new(events), serving }
+        Self { address, shared, engine, shutdown, events: Mutex::new(events), serving }
     }
 
     pub fn metrics(&self) -> &Metrics {
@@ -219,6 +246,30 @@ pub async fn writable(session: &Session) {
     timeout(PATIENCE, wait).await.expect("in time");
 }
 
+/// A WebSocket that asks to take a polling session over.
+pub async fn candidate(server: &TestServer, session: &Session) -> WebSocket {
+    let query = format!("EIO=4&transport=websocket&sid={}", session.sid().as_str());
+    server.upgrade(&query).await.expect("upgraded")
+}
+
+/// Bytes that come until the end.
+pub async fn count(stream: &mut TcpStream) -> usize {
+    let mut buffer = vec![0; 1 << 20];
+    let mut total = 0;
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        total += count;
+    }
+    total
+}
+
+/// Polls a future by hand; nobody will wake it.
+pub fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
 pub fn post(query: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("POST /engine.io/?{query} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
@@ -270,7 +321,7 @@ impl Http {
 
     pub async fn take(&mut self, count: usize) -> Vec<u8> {
         while self.unread.len() < count {
-            assert!(self.more().await, "ended after {:?}", String::from_utf8_lossy(&self.unread));
+            assert!(self.more().await, "ended after {} bytes", self.unread.len());
         }
         self.unread.drain(..count).collect()
     }
@@ -280,7 +331,7 @@ impl Http {
             if let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end + 4;
             }
-            assert!(self.more().await, "ended after {:?}", String::from_utf8_lossy(&self.unread));
+            assert!(self.more().await, "ended after {} bytes", self.unread.len());
         };
         let head = String::from_utf8(self.take(end).await).expect("a head is text");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");

@@ -1,8 +1,8 @@
 //! From polling to WebSocket: the probe, and every packet once and in order.
 
-use crate::support::{Event, Frame, TestServer, WebSocket, writable};
+use crate::support::{Event, Frame, TestServer, candidate, writable};
 use std::time::Duration;
-use stickyport::engine::{CloseReason, Session, TransportKind};
+use stickyport::engine::{CloseReason, TransportKind};
 
 #[tokio::test]
 async fn a_probe_and_an_upgrade_packet_move_the_session() {
@@ -124,9 +124,4 @@ async fn a_session_that_closes_takes_its_candidate_along() {
     assert_eq!(server.post(&query, "1").await.text(), "ok");
     assert_eq!(server.closed().await, CloseReason::TransportClose);
     assert_eq!(socket.frame().await, Frame::Close(None));
-}
-
-async fn candidate(server: &TestServer, session: &Session) -> WebSocket {
-    let query = format!("EIO=4&transport=websocket&sid={}", session.sid().as_str());
-    server.upgrade(&query).await.expect("upgraded")
 }

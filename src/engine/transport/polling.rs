@@ -30,6 +30,7 @@ struct Parked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PollError {
     /// A second GET beside one that waits, or a second POST beside one that is read: the session is closed, the request answered 400.
+    /// So is one that comes when the session has just left polling, which does the session no harm.
     #[error("a request of this kind is already under way")]
     Overlap,
     /// The session has ended without a word: to its client it is unknown.
@@ -91,19 +92,21 @@ impl Session {
                 requests.get = Some(Parked::default());
                 Ok(Polling { session: self, is_answered: false })
             }
-            _ => {
+            Link::Polling(_) => {
                 state.machine.handle_lost(CloseReason::TransportError);
                 drop(state);
                 self.run();
                 Err(PollError::Overlap)
             }
+            // It was routed while the session moved on.
+            Link::WebSocket(_) | Link::Closed => Err(PollError::Overlap),
         }
     }
 
     fn take_answer(&self, waker: &Waker) -> Option<Result<Payload, PollError>> {
         let mut state = self.lock();
         let state = &mut *state;
-        let control = |text: &str| Some(Ok(Payload { body: text.as_bytes().to_vec(), compressible: true }));
+        let control = |text: &str| Some(Ok(Payload::control(text)));
         let Link::Polling(Requests { get: Some(get), .. }) = &mut state.link else {
             // The session moved on or ended without this GET.
             return control("1");
@@ -140,12 +143,14 @@ impl Session {
                 drop(state);
                 Ok(Post { session: Arc::clone(self), outcome: Outcome::Aborted })
             }
-            _ => {
+            Link::Polling(_) => {
                 state.machine.handle_lost(CloseReason::TransportError);
                 drop(state);
                 self.run();
                 Err(PollError::Overlap)
             }
+            // It was routed while the session moved on.
+            Link::WebSocket(_) | Link::Closed => Err(PollError::Overlap),
         }
     }
 }
@@ -159,11 +164,11 @@ struct Polling<'a> {
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
         let mut state = self.session.lock();
-        if let Link::Polling(requests) = &mut state.link {
-            requests.get = None;
-        }
+        let Link::Polling(requests) = &mut state.link else { return };
+        requests.get = None;
         if !self.is_answered {
             state.machine.handle_lost(CloseReason::TransportError);
+            self.session.drop_backlog(&mut state);
             drop(state);
             self.session.run();
         }
@@ -216,9 +221,11 @@ impl Post {
 
 impl Drop for Post {
     fn drop(&mut self) {
-        if let Link::Polling(requests) = &mut self.session.lock().link {
-            requests.is_posting = false;
-        }
+        let mut state = self.session.lock();
+        // A session that has moved on does not care how its polling ends.
+        let Link::Polling(requests) = &mut state.link else { return };
+        requests.is_posting = false;
+        drop(state);
         if self.outcome == Outcome::Aborted {
             self.session.lose(CloseReason::TransportError);
         }

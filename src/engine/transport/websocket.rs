@@ -28,8 +28,10 @@ pub(in crate::engine) struct WebSocket {
     /// Bytes of the current frame that tungstenite has not been given yet.
     frame_left: u64,
     /// Bytes that were read and could not be used yet: part of a header, or what came behind the message at which reading stopped.
-    carry: Vec<u8>,
+    carry: Bytes,
     is_stopped: bool,
+    /// The last read took all that it could, so there may be more.
+    was_full: bool,
 }
 
 /// Why a connection is of no more use.
@@ -52,7 +54,14 @@ impl WebSocket {
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
         let context = WebSocketContext::new(Role::Server, Some(config));
-        Self { stream: Arc::new(stream), context, frame_left: 0, carry: unread.to_vec(), is_stopped: !unread.is_empty() }
+        Self {
+            stream: Arc::new(stream),
+            context,
+            frame_left: 0,
+            carry: Bytes::copy_from_slice(unread),
+            is_stopped: !unread.is_empty(),
+            was_full: false,
+        }
     }
 
     pub(in crate::engine) fn stream(&self) -> &Arc<Stream> {
@@ -64,7 +73,14 @@ impl WebSocket {
         self.is_stopped
     }
 
+    /// Whether the next read finds something without waiting, as far as we know.
+    pub(in crate::engine) fn has_more(&self) -> bool {
+        self.is_stopped || self.was_full
+    }
+
     /// Reads once and hands on each whole message until `on_message` breaks; `replies` gets the control frames to send.
+    ///
+    /// After a break the rest of the last read comes first, so that no more is taken from a client than the application keeps up with.
     ///
     /// # Errors
     /// The connection is of no more use; messages that came before were handed on.
@@ -75,29 +91,31 @@ impl WebSocket {
     ) -> Result<(), Lost> {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let carried = std::mem::take(&mut self.carry);
-            let (count, end) = match self.stream.try_read(buffer) {
-                Ok(0) => (0, Some(Lost::Closed)),
-                Ok(count) => (count, None),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, None),
-                Err(_) => (0, Some(Lost::Broken)),
-            };
+            let (count, end) = if self.is_stopped { (0, None) } else { self.try_read(buffer) };
+            self.was_full = count == READ_SIZE;
             let read = buffer.get(..count).unwrap_or_default();
-            let joined;
-            let mut input = if carried.is_empty() {
-                read
-            } else {
-                joined = [&carried[..], read].concat();
-                &joined[..]
-            };
+            let joined = if read.is_empty() || carried.is_empty() { carried } else { [&carried[..], read].concat().into() };
+            let mut input = if joined.is_empty() { read } else { &joined[..] };
             let flow = self.take_messages(&mut input, replies, &mut on_message);
-            self.carry = input.to_vec();
             self.is_stopped = matches!(flow, Ok(ControlFlow::Break(())));
+            // Part of a header is copied, so that it does not keep the read alive that it came with.
+            self.carry =
+                if self.is_stopped && !joined.is_empty() { joined.slice_ref(input) } else { Bytes::copy_from_slice(input) };
             // The end is met again at the next read if messages still stand before it.
             match (flow?, end) {
                 (ControlFlow::Continue(()), Some(lost)) => Err(lost),
                 _ => Ok(()),
             }
         })
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> (usize, Option<Lost>) {
+        match self.stream.try_read(buffer) {
+            Ok(0) => (0, Some(Lost::Closed)),
+            Ok(count) => (count, None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (0, None),
+            Err(_) => (0, Some(Lost::Broken)),
+        }
     }
 
     fn take_messages(
