@@ -173,6 +173,7 @@ async fn a_client_that_broke_the_protocol_is_not_heard_again() {
     client.say_though_closed("0");
     client.say_though_closed(r#"2["x"]"#);
     assert_eq!((server.metrics().protocol_errors.get(), server.metrics().connect_errors.get()), (1, 0));
+    assert_eq!(server.metrics().events_received.get(), 0);
     assert_eq!((server.metrics().sockets_connected.get(), server.metrics().sockets.get()), (1, 0));
 }
 
