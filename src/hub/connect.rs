@@ -95,12 +95,12 @@ async fn ask(socket: &Socket) -> Result<(), ConnectError> {
 }
 
 fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
-    if !session.is_open() || !link.join(attempt, socket.clone()) {
+    if !link.join(attempt, socket.clone()) {
         // The client has gone, or tried once more, while it was decided.
         give_up(socket);
         return;
     }
-    // Before anything that a handler or a broadcast sends; its events wait in the queue.
+    // Before anything that a handler or a broadcast sends; its events wait in the queue. A session that is closing takes it no more.
     let sent = session.send(&[encode::connect(socket.namespace(), socket.id())]);
     if sent.is_err() || !socket.live().enter(socket) {
         link.leave(socket);

@@ -166,6 +166,18 @@ async fn nobody_is_told_of_a_client_that_went_while_it_was_decided() {
 }
 
 #[tokio::test]
+async fn a_client_that_broke_the_protocol_is_not_heard_again() {
+    let server = Server::new(Namespace::new("/"));
+    let client = server.joined().await;
+    client.say_all(&["0", "0/nope,", "0"]).await;
+    client.say_though_closed("0");
+    client.say_though_closed(r#"2["x"]"#);
+    assert_eq!((server.metrics().protocol_errors.get(), server.metrics().connect_errors.get()), (1, 0));
+    assert_eq!(server.metrics().events_received.get(), 0);
+    assert_eq!((server.metrics().sockets_connected.get(), server.metrics().sockets.get()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_socket_that_was_closed_before_it_entered_stays_out() {
     let server = Server::new(Namespace::new("/"));
     let client = server.client();
