@@ -102,7 +102,7 @@ impl Live {
             inner.index.enter(socket.key(), socket.clone());
         }
         // Its own room counts, but no limit keeps a socket out of it.
-        let joined = self.join(socket, std::iter::once(own), usize::MAX);
+        let joined = self.join(socket, vec![own], usize::MAX);
         debug_assert!(joined.is_ok() || !socket.is_connected());
         true
     }
@@ -112,7 +112,7 @@ impl Live {
         self.write().index.exit(socket.key());
     }
 
-    pub(super) fn join(&self, socket: &Socket, rooms: impl Iterator<Item = Room>, limit: usize) -> Result<(), JoinError> {
+    pub(super) fn join(&self, socket: &Socket, rooms: Vec<Room>, limit: usize) -> Result<(), JoinError> {
         let mut events = Vec::new();
         {
             let mut inner = self.write();

@@ -199,7 +199,9 @@ impl Socket {
     /// # Errors
     /// The client is gone, or `limits.rooms_per_socket` is reached; it joins none of them then.
     pub fn join(&self, rooms: impl Rooms) -> Result<(), JoinError> {
-        let joined = self.0.live.join(self, rooms.rooms(), self.io().limits().rooms_per_socket);
+        // The names are the application's to make, and that may panic: not under the namespace's lock.
+        let rooms: Vec<Room> = rooms.rooms().collect();
+        let joined = self.0.live.join(self, rooms, self.io().limits().rooms_per_socket);
         if joined == Err(JoinError::TooManyRooms) {
             self.io().metrics().limit_rooms.inc();
         }
