@@ -195,6 +195,16 @@ impl Course {
 
     /// Calls handlers until one has to wait, which is returned.
     fn run(&mut self) -> Option<Work> {
+        loop {
+            match guarded(|| self.go_on()) {
+                Ok(work) => return work,
+                // Not the handler but what it returned, as it was shown or dropped.
+                Err(panic) => self.apply(Err(panic)),
+            }
+        }
+    }
+
+    fn go_on(&mut self) -> Option<Work> {
         while let Some(step) = self.step() {
             match step {
                 Ok(Step::Done(outcome)) => self.apply(Ok(outcome)),
@@ -216,7 +226,9 @@ impl Course {
         let mut next = Some(work);
         while let Some(work) = next {
             let result = Guarded(work).await;
-            self.apply(result);
+            if let Err(panic) = guarded(|| self.apply(result)) {
+                self.apply(Err(panic));
+            }
             next = self.run();
         }
     }
