@@ -138,7 +138,7 @@ impl Live {
                 }
             }
         }
-        self.tell(&events);
+        self.tell(socket, &events);
         Ok(())
     }
 
@@ -159,13 +159,14 @@ impl Live {
                 !is_left
             });
         }
-        self.tell(&events);
+        self.tell(socket, &events);
     }
 
-    fn tell(&self, events: &[RoomEvent]) {
+    fn tell(&self, socket: &Socket, events: &[RoomEvent]) {
         for event in events {
             for hook in &self.behaviour.room {
                 if let Err(panic) = guarded(|| hook(event)) {
+                    socket.io().metrics().handler_panics.inc();
                     tracing::error!(namespace = &*self.name, panic = panic.0, "a room hook panicked");
                 }
             }

@@ -166,6 +166,17 @@ async fn names_of_rooms_that_panic_leave_the_namespace_as_it_was() {
 }
 
 #[tokio::test]
+async fn hooks_without_a_socket_that_panic_are_counted_and_cost_nothing() {
+    let server = Server::with(|builder| {
+        let tenants = Namespace::matching(crate::hub::Regex::new("^/t$").expect("a pattern")).on_room(|_| panic!("on purpose"));
+        builder.namespace(tenants).on_new_namespace(|_| panic!("on purpose"))
+    });
+    let _client = server.joined().await.join("/t").await;
+    // The namespace, its room, and who is in it.
+    assert_eq!(server.metrics().handler_panics.get(), 3);
+}
+
+#[tokio::test]
 async fn what_happens_to_rooms_is_told() {
     let mut server = Server::with(|builder| {
         let log = std::sync::Arc::new(std::sync::Mutex::new(None::<Log>));
