@@ -111,7 +111,8 @@ impl Socket {
         self.0.phase.load(Acquire) == CONNECTED
     }
 
-    /// Sends an event; a tuple is several arguments, `()` none, anything else one, and bytes anywhere inside travel as attachments.
+    /// Sends an event; a tuple is several arguments, and so is an array (`[1, 2]`, which serde cannot tell from one), `()` none, anything else one: a slice
+    /// or `Vec` is a list. Bytes anywhere inside travel as attachments.
     ///
     /// ```
     /// use bytes::Bytes;
