@@ -82,6 +82,7 @@ impl Config {
             ("limits.namespaces_per_session", limits.namespaces_per_session),
             ("limits.rooms_per_socket", limits.rooms_per_socket),
             ("limits.pending_events", limits.pending_events),
+            ("limits.pending_event_bytes", limits.pending_event_bytes),
             ("limits.outbox_bytes", limits.outbox_bytes),
             ("limits.outbound_bytes", limits.outbound_bytes),
             ("limits.headers", limits.headers),

@@ -17,6 +17,15 @@ pub(super) enum Job {
     Disconnected(DisconnectReason),
 }
 
+impl Job {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Event(event) => event.name().len() + event.args().size(),
+            Self::Connected | Self::Disconnected(_) => 0,
+        }
+    }
+}
+
 /// What waits behind the job that is being done.
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -28,6 +37,8 @@ struct State {
     /// Somebody does the jobs, and will do those that are added.
     is_running: bool,
     jobs: VecDeque<Job>,
+    /// What the events among them hold.
+    bytes: usize,
     /// Holds the session back until half of it is done.
     is_full: bool,
 }
@@ -35,7 +46,7 @@ struct State {
 impl Queue {
     /// A queue that takes jobs and lets none be done before [`Socket::start`].
     pub(super) fn held() -> Self {
-        let state = State { is_running: true, jobs: VecDeque::new(), is_full: false };
+        let state = State { is_running: true, jobs: VecDeque::new(), bytes: 0, is_full: false };
         Self { state: Mutex::new(state), is_cut: AtomicBool::new(false) }
     }
 
@@ -43,6 +54,7 @@ impl Queue {
     fn push(&self, job: Job) -> Option<Job> {
         let mut state = self.lock();
         if state.is_running {
+            state.bytes += job.bytes();
             state.jobs.push_back(job);
             None
         } else {
@@ -54,6 +66,7 @@ impl Queue {
     fn pop(&self) -> Option<Job> {
         let mut state = self.lock();
         let job = state.jobs.pop_front();
+        state.bytes -= job.as_ref().map_or(0, Job::bytes);
         state.is_running = job.is_some();
         job
     }
@@ -118,8 +131,10 @@ impl Socket {
 
     /// At the bound the session is not read until half of what waits is done.
     fn hold_back(&self) {
+        let limits = self.io().limits();
         let mut state = self.queue().lock();
-        if !state.is_full && state.jobs.len() >= self.io().limits().pending_events {
+        let is_over = state.jobs.len() >= limits.pending_events || state.bytes >= limits.pending_event_bytes;
+        if !state.is_full && is_over {
             state.is_full = true;
             drop(state);
             self.io().metrics().limit_pending_events.inc();
@@ -128,8 +143,10 @@ impl Socket {
     }
 
     fn let_on(&self) {
+        let limits = self.io().limits();
         let mut state = self.queue().lock();
-        if state.is_full && state.jobs.len() <= self.io().limits().pending_events / 2 {
+        let is_half = state.jobs.len() <= limits.pending_events / 2 && state.bytes <= limits.pending_event_bytes / 2;
+        if state.is_full && is_half {
             state.is_full = false;
             drop(state);
             self.link().let_on(self.session());

@@ -24,6 +24,9 @@ options! {
         pub pending_acks: usize = 1_000,
         /// Events of one socket that may wait behind a slow handler; at the bound its session is not read until there is room.
         pub pending_events: usize = 1_000,
+        /// Bytes of such events together; at the bound the session is not read either.
+        #[serde(with = "options::size")]
+        pub pending_event_bytes: usize = 4 * 1024 * 1024,
         /// Bytes that may wait to be sent to one session; beyond it the session is closed as a slow reader.
         #[serde(with = "options::size")]
         pub outbox_bytes: usize = 4 * 1024 * 1024,

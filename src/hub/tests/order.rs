@@ -119,6 +119,29 @@ async fn a_session_is_not_read_while_too_much_waits() {
 }
 
 #[tokio::test]
+async fn large_events_that_wait_are_counted_by_their_bytes() {
+    let server = gated(Limits { pending_event_bytes: 1000, ..Limits::default() });
+    let gate = server.io.state::<Arc<Semaphore>>().expect("given").clone();
+    let mut client = server.joined().await;
+    let large = "x".repeat(400);
+    let events: Vec<String> = (0..20).map(|number| format!(r#"42{number}["wait","{large}"]"#)).collect();
+    let post = tokio::spawn({
+        let session = Arc::clone(&client.session);
+        async move { session.begin_post().expect("no other").deliver(events.join("\x1e").into()).await }
+    });
+    while server.metrics().limit_pending_events.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // One is being handled, and three wait.
+    assert_eq!(server.metrics().events_received.get(), 1 + 3);
+    gate.add_permits(20);
+    for number in 0..20 {
+        assert_eq!(client.hear().await, format!("3{number}[]"));
+    }
+    post.await.expect("delivered");
+}
+
+#[tokio::test]
 async fn a_panic_costs_its_socket_and_nothing_else() {
     for name in ["sync", "async", "later"] {
         let mut server = gated(Limits::default());
