@@ -134,6 +134,8 @@ impl Socket {
 
     /// Sends an event at once and waits for its acknowledgement, as long as the client stays if [`Socket::timeout`] sets no limit.
     ///
+    /// Set one in a handler: when `limits.pending_events` wait behind it, its session is not read, and the acknowledgement does not come either.
+    ///
     /// ```
     /// use std::time::Duration;
     /// use stickyport::hub::{HandlerResult, Socket};
