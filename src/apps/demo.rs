@@ -19,7 +19,7 @@ const NAME: usize = 32;
 const TEXT: usize = 500;
 /// Of so many members one who joins hears the names, of the rest the number.
 const NAMED: usize = 200;
-/// A member's next event waits so long after a message: nobody floods the room, and only who tries is held up.
+/// A member's next event waits so long after one that the room has heard of: nobody floods it, and only who tries is held up.
 const BREATH: Duration = Duration::from_millis(50);
 
 /// The demo's namespaces, for the instance and the port that they name to clients.
@@ -84,6 +84,7 @@ async fn join(socket: Socket, Data(wish): Data<Join>, ack: AckSender) -> Handler
         Some(Person { id: member.id().to_string(), name })
     });
     ack.send(Welcome { name, people: named.collect(), total })?;
+    tokio::time::sleep(BREATH).await;
     Ok(())
 }
 

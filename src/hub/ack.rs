@@ -121,9 +121,12 @@ impl Pending {
 
     /// Nothing comes any more.
     pub(super) fn close(&self) {
-        let mut waits = self.lock();
-        waits.is_closed = true;
-        let waits = std::mem::take(&mut waits.by_id);
+        let waits = {
+            let mut waits = self.lock();
+            waits.is_closed = true;
+            std::mem::take(&mut waits.by_id)
+        };
+        // Without the lock: this wakes whoever waits, who may let go of another one.
         drop(waits);
     }
 
