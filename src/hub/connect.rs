@@ -30,12 +30,23 @@ async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, au
     }
     // Its own buffer: the client's may be a whole payload, and a handshake is kept for long.
     let handshake = Handshake::new(Arc::clone(&session), auth.map(|auth| ByteString::from(&*auth)));
-    let live = match find(&link, &namespace, &handshake).await {
+    // A client that goes takes its admission along, or a slow middleware would keep one for each that came and went.
+    let found = tokio::select! {
+        biased;
+        found = find(&link, &namespace, &handshake) => found,
+        () = link.closed() => return,
+    };
+    let live = match found {
         Ok(live) => live,
         Err(error) => return refuse(&link, &session, attempt, &namespace, &error),
     };
     let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake);
-    match ask(&socket).await {
+    let asked = tokio::select! {
+        biased;
+        asked = ask(&socket) => asked,
+        () = link.closed() => return give_up(&socket),
+    };
+    match asked {
         Ok(()) => welcome(&link, &session, attempt, &socket),
         Err(error) => {
             give_up(&socket);

@@ -172,7 +172,8 @@ async fn names_of_rooms_that_panic_leave_the_namespace_as_it_was() {
 #[tokio::test]
 async fn hooks_without_a_socket_that_panic_are_counted_and_cost_nothing() {
     let server = Server::with(|builder| {
-        let tenants = Namespace::matching(crate::hub::Regex::new("^/t$").expect("a pattern")).on_room(|_, _| panic!("on purpose"));
+        let tenants =
+            Namespace::matching(crate::hub::Regex::new("^/t$").expect("a pattern")).on_room(|_, _| panic!("on purpose"));
         builder.namespace(tenants).on_new_namespace(|_| panic!("on purpose"))
     });
     let _client = server.joined().await.join("/t").await;

@@ -319,3 +319,23 @@ fn state_that_handlers_take_must_be_given() {
 fn client_id(server: &Server, namespace: &str) -> String {
     server.io.of(namespace).local_sockets()[0].id().to_string()
 }
+
+#[tokio::test]
+async fn an_admission_goes_with_its_client() {
+    struct Dropped(Log);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.note("dropped");
+        }
+    }
+    let mut server = Server::new(Namespace::new("/").middleware(async |State(log): State<Log>| {
+        let _dropped = Dropped(log.clone());
+        log.note("asked");
+        std::future::pending::<Result<(), ConnectError>>().await
+    }));
+    let client = server.client();
+    client.say("0").await;
+    assert_eq!(server.noted().await, "asked");
+    client.session.discard(CloseReason::TransportError);
+    assert_eq!(server.noted().await, "dropped");
+}
