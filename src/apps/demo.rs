@@ -145,9 +145,10 @@ fn bounded(text: &str, most: usize) -> Option<String> {
     (1..=most).contains(&line.chars().count()).then(|| line.to_owned())
 }
 
-/// Control characters, and those that change the direction of what stands around them.
+/// Control characters, those that show nothing, and those that change the direction of what stands around them.
 fn is_invisible(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -102,7 +102,9 @@ impl Socket {
 
     /// The client was never in: nobody is told anything.
     pub(super) fn abandon(&self) {
-        while self.queue().pop().is_some() {}
+        // An event that comes this moment must find nobody in.
+        self.queue().is_cut.store(true, Release);
+        while self.next_job().is_some() {}
     }
 
     pub(super) fn receive(&self, event: Event, bytes: usize) {
