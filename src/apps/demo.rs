@@ -19,7 +19,7 @@ const NAME: usize = 32;
 const TEXT: usize = 500;
 /// Of so many members one who joins hears the names, of the rest the number.
 const NAMED: usize = 200;
-/// A member's next event waits so long after a message: nobody floods the room, and only who tries is held up.
+/// A member's next event waits so long after one that the room has heard of: nobody floods it, and only who tries is held up.
 const BREATH: Duration = Duration::from_millis(50);
 
 /// The demo's namespaces, for the instance and the port that they name to clients.
@@ -84,6 +84,7 @@ async fn join(socket: Socket, Data(wish): Data<Join>, ack: AckSender) -> Handler
         Some(Person { id: member.id().to_string(), name })
     });
     ack.send(Welcome { name, people: named.collect(), total })?;
+    tokio::time::sleep(BREATH).await;
     Ok(())
 }
 
@@ -144,9 +145,10 @@ fn bounded(text: &str, most: usize) -> Option<String> {
     (1..=most).contains(&line.chars().count()).then(|| line.to_owned())
 }
 
-/// Control characters, and those that change the direction of what stands around them.
+/// Control characters, those that show nothing, and those that change the direction of what stands around them.
 fn is_invisible(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

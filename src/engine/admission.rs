@@ -2,7 +2,9 @@
 
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -92,6 +94,7 @@ impl Gate {
             metrics.refused_draining.inc();
             return Err(Refusal::Draining);
         }
+        let address = &*network(address);
         let by_address = limits.sessions_per_address > 0 || limits.handshakes_per_second_per_address > 0;
         if by_address {
             let entry = state.address(address, now);
@@ -118,6 +121,14 @@ impl Gate {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no code that can panic runs under this lock")
+    }
+}
+
+/// Whom an address stands for: one IPv6 client has a /64 to choose from.
+fn network(address: &str) -> Cow<'_, str> {
+    match address.parse::<Ipv6Addr>() {
+        Ok(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).to_string().into(),
+        Err(_) => address.into(),
     }
 }
 
@@ -161,6 +172,14 @@ mod tests {
         tokio::time::advance(WINDOW).await;
         assert!(door.knock("192.0.2.1").is_ok());
         assert_eq!(door.metrics.limit_handshakes_per_address.get(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ipv6_client_does_not_count_anew_with_each_address_of_its_network() {
+        let door = Door::new(Limits { sessions_per_address: 1, ..Limits::default() });
+        let _first = door.knock("2001:db8:1:2::1").expect("the first");
+        assert_eq!(door.knock("2001:db8:1:2:ffff::").err(), Some(Refusal::AddressFull));
+        assert!(door.knock("2001:db8:1:3::1").is_ok());
     }
 
     #[tokio::test(start_paused = true)]

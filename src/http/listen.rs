@@ -342,12 +342,18 @@ fn make_room(path: &Path) -> Result<(), ListenError> {
     if !found.file_type().is_socket() {
         return Err(ListenError::NoSocket(path.to_owned()));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    match knock(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(refused),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(refused(error)),
         _ => Err(ListenError::Answered(path.to_owned())),
     }
+}
+
+/// Connects without waiting: a process that hangs, with its queue full, is still there.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 /// A socket's file, removed when dropped if it is still the same one.

@@ -86,19 +86,10 @@ struct Waits {
     is_closed: bool,
 }
 
-/// Who waits; dropped when the socket disconnects, which the other end notices.
+/// Who waits; dropped when the socket disconnects, which the other end notices. An end that gives up calls [`Pending::forget`].
 pub(super) enum Wait {
     One(oneshot::Sender<Args>),
     Broadcast(mpsc::Sender<(SocketId, Args)>),
-}
-
-impl Wait {
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::One(sender) => sender.is_closed(),
-            Self::Broadcast(sender) => sender.is_closed(),
-        }
-    }
 }
 
 impl Pending {
@@ -106,9 +97,6 @@ impl Pending {
         let mut waits = self.lock();
         if waits.is_closed {
             return Err(AckError::Disconnected);
-        }
-        if waits.by_id.len() >= limit {
-            waits.by_id.retain(|_, wait| !wait.is_abandoned());
         }
         if waits.by_id.len() >= limit {
             return Err(AckError::TooMany);
@@ -133,9 +121,12 @@ impl Pending {
 
     /// Nothing comes any more.
     pub(super) fn close(&self) {
-        let mut waits = self.lock();
-        waits.is_closed = true;
-        let waits = std::mem::take(&mut waits.by_id);
+        let waits = {
+            let mut waits = self.lock();
+            waits.is_closed = true;
+            std::mem::take(&mut waits.by_id)
+        };
+        // Without the lock: this wakes whoever waits, who may let go of another one.
         drop(waits);
     }
 

@@ -30,12 +30,23 @@ async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, au
     }
     // Its own buffer: the client's may be a whole payload, and a handshake is kept for long.
     let handshake = Handshake::new(Arc::clone(&session), auth.map(|auth| ByteString::from(&*auth)));
-    let live = match find(&link, &namespace, &handshake).await {
+    // A client that goes takes its admission along, or a slow middleware would keep one for each that came and went.
+    let found = tokio::select! {
+        biased;
+        found = find(&link, &namespace, &handshake) => found,
+        () = link.closed() => return,
+    };
+    let live = match found {
         Ok(live) => live,
         Err(error) => return refuse(&link, &session, attempt, &namespace, &error),
     };
     let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake);
-    match ask(&socket).await {
+    let asked = tokio::select! {
+        biased;
+        asked = ask(&socket) => asked,
+        () = link.closed() => return give_up(&socket),
+    };
+    match asked {
         Ok(()) => welcome(&link, &session, attempt, &socket),
         Err(error) => {
             give_up(&socket);
@@ -95,12 +106,12 @@ async fn ask(socket: &Socket) -> Result<(), ConnectError> {
 }
 
 fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
-    if !session.is_open() || !link.join(attempt, socket.clone()) {
+    if !link.join(attempt, socket.clone()) {
         // The client has gone, or tried once more, while it was decided.
         give_up(socket);
         return;
     }
-    // Before anything that a handler or a broadcast sends; its events wait in the queue.
+    // Before anything that a handler or a broadcast sends; its events wait in the queue. A session that is closing takes it no more.
     let sent = session.send(&[encode::connect(socket.namespace(), socket.id())]);
     if sent.is_err() || !socket.live().enter(socket) {
         link.leave(socket);

@@ -13,6 +13,7 @@ use crate::protocol::sio::{DecodeError, encode};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// One client's session as Socket.IO sees it.
@@ -21,6 +22,7 @@ pub(super) struct Link {
     /// For the sockets that it makes.
     this: Weak<Self>,
     state: Mutex<State>,
+    gone: Notify,
     /// Sockets on which too much waits.
     held_back: AtomicUsize,
 }
@@ -38,7 +40,7 @@ impl Link {
         let connect_by = Instant::now() + io.options().connect_timeout;
         let client = Client::new(limits.attachments, limits.namespaces_per_session, connect_by.into_std());
         let state = Mutex::new(State { client, incoming: 0, is_closed: false });
-        Arc::new_cyclic(|this| Self { io, this: Weak::clone(this), state, held_back: AtomicUsize::new(0) })
+        Arc::new_cyclic(|this| Self { io, this: Weak::clone(this), state, gone: Notify::new(), held_back: AtomicUsize::new(0) })
     }
 
     pub(super) fn io(&self) -> &SocketIo {
@@ -73,11 +75,25 @@ impl Link {
         session.close(CloseReason::ForcedServerClose);
     }
 
+    /// Waits until nothing of the client's is heard any more.
+    pub(super) async fn closed(&self) {
+        let gone = self.gone.notified();
+        tokio::pin!(gone);
+        // Registered before the look, so that the end does not fall between.
+        gone.as_mut().enable();
+        if !self.lock().is_closed {
+            gone.await;
+        }
+    }
+
     /// Nothing of the client's is heard any more.
     fn take_all(&self) -> Vec<Socket> {
         let mut state = self.lock();
         state.is_closed = true;
-        state.client.leave_all()
+        let sockets = state.client.leave_all();
+        drop(state);
+        self.gone.notify_waiters();
+        sockets
     }
 
     fn end_all(&self, reason: CloseReason) {

@@ -63,7 +63,8 @@ impl Event {
 
 /// What can be sent with an event: [`Args`] as they are, or any serde value.
 ///
-/// A tuple is several arguments, `()` none, anything else one. Bytes anywhere inside travel as attachments.
+/// A tuple is several arguments, and so is an array (`[1, 2]`), which serde cannot tell from one; `()` is none, anything else one: a slice or `Vec` is a list.
+/// Bytes anywhere inside travel as attachments.
 pub trait IntoArgs {
     /// The arguments.
     ///

@@ -155,7 +155,7 @@ impl Live {
                 }
             }
         }
-        self.tell(&events);
+        self.tell(socket, &events);
         Ok(())
     }
 
@@ -188,17 +188,18 @@ impl Live {
 
     fn tell_left(&self, socket: &Socket, room: &Room, is_gone: bool) {
         if !self.behaviour.room.is_empty() {
-            self.tell(&[RoomEvent::Left(room.clone(), socket.id().clone())]);
+            self.tell(socket, &[RoomEvent::Left(room.clone(), socket.id().clone())]);
             if is_gone {
-                self.tell(&[RoomEvent::Deleted(room.clone())]);
+                self.tell(socket, &[RoomEvent::Deleted(room.clone())]);
             }
         }
     }
 
-    fn tell(&self, events: &[RoomEvent]) {
+    fn tell(&self, socket: &Socket, events: &[RoomEvent]) {
         for event in events {
             for hook in &self.behaviour.room {
                 if let Err(panic) = guarded(|| hook(&self.name, event)) {
+                    socket.io().metrics().handler_panics.inc();
                     tracing::error!(namespace = &*self.name, panic = panic.0, "a room hook panicked");
                 }
             }

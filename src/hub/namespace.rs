@@ -141,7 +141,8 @@ impl Namespace {
 
     /// Decides whether a client may come in; several are asked in turn, and the first error is the answer.
     ///
-    /// The socket has its id, its handshake and its data, may join rooms, and hears no broadcast yet.
+    /// The socket has its id, its handshake and its data, may join rooms, and hears no broadcast yet. If its client goes meanwhile, a middleware that
+    /// waits is dropped where it waits.
     ///
     /// ```
     /// use stickyport::hub::{ConnectError, Namespace, Socket};

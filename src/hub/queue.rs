@@ -36,6 +36,7 @@ struct State {
     /// Somebody does the jobs, and will do those that are added.
     is_running: bool,
     jobs: VecDeque<Job>,
+    /// What the events among them hold.
     bytes: usize,
     /// Holds the session back until half of it is done.
     is_full: bool,
@@ -64,8 +65,8 @@ impl Queue {
     fn pop(&self) -> Option<Job> {
         let mut state = self.lock();
         let job = state.jobs.pop_front();
-        state.is_running = job.is_some();
         state.bytes -= job.as_ref().map_or(0, Job::bytes);
+        state.is_running = job.is_some();
         job
     }
 
@@ -101,7 +102,9 @@ impl Socket {
 
     /// The client was never in: nobody is told anything.
     pub(super) fn abandon(&self) {
-        while self.queue().pop().is_some() {}
+        // An event that comes this moment must find nobody in.
+        self.queue().is_cut.store(true, Release);
+        while self.next_job().is_some() {}
     }
 
     pub(super) fn receive(&self, event: Event, bytes: usize) {
@@ -129,8 +132,8 @@ impl Socket {
 
     /// At the bound the session is not read until half of what waits is done.
     fn hold_back(&self) {
-        let mut state = self.queue().lock();
         let limits = self.io().limits();
+        let mut state = self.queue().lock();
         if !state.is_full && (state.jobs.len() >= limits.pending_events || state.bytes >= limits.pending_event_bytes) {
             state.is_full = true;
             drop(state);
@@ -140,8 +143,8 @@ impl Socket {
     }
 
     fn let_on(&self) {
-        let mut state = self.queue().lock();
         let limits = self.io().limits();
+        let mut state = self.queue().lock();
         if state.is_full && state.jobs.len() <= limits.pending_events / 2 && state.bytes <= limits.pending_event_bytes / 2 {
             state.is_full = false;
             drop(state);
@@ -213,6 +216,16 @@ impl Course {
     fn run(&mut self) -> Option<Work> {
         let span = self.span.clone();
         let _entered = span.enter();
+        loop {
+            match guarded(|| self.go_on()) {
+                Ok(work) => return work,
+                // Not the handler but what it returned, as it was shown or dropped.
+                Err(panic) => self.apply(Err(panic)),
+            }
+        }
+    }
+
+    fn go_on(&mut self) -> Option<Work> {
         while let Some(step) = self.step() {
             match step {
                 Ok(Step::Done(outcome)) => self.apply(Ok(outcome)),
@@ -234,7 +247,9 @@ impl Course {
         let mut next = Some(work);
         while let Some(work) = next {
             let result = Guarded(work).instrument(self.span.clone()).await;
-            self.apply(result);
+            if let Err(panic) = guarded(|| self.apply(result)) {
+                self.apply(Err(panic));
+            }
             next = self.run();
         }
     }

@@ -111,7 +111,8 @@ impl Socket {
         self.0.phase.load(Acquire) == CONNECTED
     }
 
-    /// Sends an event; a tuple is several arguments, `()` none, anything else one, and bytes anywhere inside travel as attachments.
+    /// Sends an event; a tuple is several arguments, and so is an array (`[1, 2]`, which serde cannot tell from one), `()` none, anything else one: a slice
+    /// or `Vec` is a list. Bytes anywhere inside travel as attachments.
     ///
     /// ```
     /// use bytes::Bytes;
@@ -132,6 +133,8 @@ impl Socket {
     }
 
     /// Sends an event at once and waits for its acknowledgement, as long as the client stays if [`Socket::timeout`] sets no limit.
+    ///
+    /// Set one in a handler: when `limits.pending_events` wait behind it, its session is not read, and the acknowledgement does not come either.
     ///
     /// ```
     /// use std::time::Duration;
@@ -204,7 +207,9 @@ impl Socket {
     /// # Errors
     /// The client is gone, or `limits.rooms_per_socket` is reached; it joins none of them then.
     pub fn join(&self, rooms: impl Rooms) -> Result<(), JoinError> {
-        let joined = self.0.live.join(self, rooms.rooms().collect(), self.io().limits().rooms_per_socket);
+        // The names are the application's to make, and that may panic: not under the namespace's lock.
+        let rooms: Vec<Room> = rooms.rooms().collect();
+        let joined = self.0.live.join(self, rooms, self.io().limits().rooms_per_socket);
         if joined == Err(JoinError::TooManyRooms) {
             self.io().metrics().limit_rooms.inc();
         }

@@ -393,6 +393,7 @@ impl SocketIo {
     fn tell(&self, hooks: &[NameHook], name: &str) {
         for hook in hooks {
             if let Err(panic) = guarded(|| hook(name)) {
+                self.0.metrics.handler_panics.inc();
                 tracing::error!(namespace = name, panic = panic.0, "a namespace hook panicked");
             }
         }

@@ -160,6 +160,11 @@ impl Client {
         }
     }
 
+    /// Tells the server what the engine would not tell it any more.
+    pub(super) fn say_though_closed(&self, packet: &str) {
+        self.connection.message(&self.session, packet.into());
+    }
+
     /// Tells the server what the engine tells it after an upgrade.
     pub(super) fn upgrade(&self) {
         self.connection.upgraded(&self.session);

@@ -8,7 +8,7 @@ options! {
     pub struct Limits {
         /// Sessions that this instance holds at once; 0 is no limit.
         pub sessions: usize = 100_000,
-        /// Sessions that one client address may hold at once; 0 is no limit, because carriers put thousands of people behind one.
+        /// Sessions that one client address (of IPv6, one /64) may hold at once; 0 is no limit, because carriers put thousands of people behind one.
         pub sessions_per_address: usize = 0,
         /// Handshakes a second that one client address may begin; 0 is no limit, for the same reason.
         pub handshakes_per_second_per_address: u32 = 0,

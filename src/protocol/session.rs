@@ -84,8 +84,15 @@ pub struct ProbeRefused;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heartbeat {
-    Idle { ping_at: Instant },
-    Waiting { pong_by: Instant, rearmed: bool },
+    Idle {
+        ping_at: Instant,
+    },
+    /// `excused` once the application has kept us from reading the pong.
+    Waiting {
+        pong_by: Instant,
+        rearmed: bool,
+        excused: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +166,7 @@ impl Session {
             }
             return;
         }
-        if let Heartbeat::Waiting { pong_by, rearmed } = &mut self.heartbeat
+        if let Heartbeat::Waiting { pong_by, rearmed, .. } = &mut self.heartbeat
             && !*rearmed
             && !matches!(packet, Packet::Pong(_))
         {
@@ -244,7 +251,8 @@ impl Session {
         matches!(self.phase, Phase::Closing { .. })
     }
 
-    /// A deadline may have come; `reading` is false while the application makes the client wait, which is not the client's silence.
+    /// A deadline may have come; `reading` is false while the application makes the client wait, which for one more round of the heartbeat is
+    /// not taken for the client's silence.
     pub fn handle_timeout(&mut self, now: Instant, reading: bool) {
         if let Phase::Closing { reason, by } = self.phase {
             if by <= now {
@@ -258,14 +266,16 @@ impl Session {
         match self.heartbeat {
             Heartbeat::Idle { ping_at } if ping_at <= now => {
                 self.outputs.push_back(Output::Ping);
-                self.heartbeat = Heartbeat::Waiting { pong_by: now + self.timing.ping_timeout, rearmed: false };
+                self.heartbeat = Heartbeat::Waiting { pong_by: now + self.timing.ping_timeout, rearmed: false, excused: false };
             }
-            Heartbeat::Waiting { pong_by, rearmed } if pong_by <= now => {
-                if reading {
-                    return self.end(CloseReason::PingTimeout);
-                }
-                self.heartbeat = Heartbeat::Waiting { pong_by: now + self.timing.ping_timeout, rearmed };
+            // Once: the client is pinged again, so that it stays, and heard again as soon as the application is ready. An application that
+            // never is must not hold the session of a client that may be gone.
+            Heartbeat::Waiting { pong_by, rearmed, excused: false } if pong_by <= now && !reading => {
+                self.outputs.push_back(Output::Ping);
+                let pong_by = now + self.timing.ping_interval + self.timing.ping_timeout;
+                self.heartbeat = Heartbeat::Waiting { pong_by, rearmed, excused: true };
             }
+            Heartbeat::Waiting { pong_by, .. } if pong_by <= now => return self.end(CloseReason::PingTimeout),
             _ => {}
         }
         if let Some(probe) = &mut self.probe {
@@ -343,13 +353,27 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_we_make_wait_does_not_time_out() {
+    fn a_client_that_we_make_wait_is_pinged_again_and_given_one_more_round() {
         let mut pair = Pair::new(TransportKind::WebSocket);
         pair.wait();
         pair.pass(20_000);
         pair.session.handle_timeout(pair.now, false);
-        assert_eq!(pair.outputs(), []);
-        assert_eq!(pair.wait(), (65_000, vec![Output::Closed(CloseReason::PingTimeout)]));
+        assert_eq!(pair.outputs(), [Output::Ping]);
+        pair.pass(40_000);
+        assert_eq!(pair.packet("3"), []);
+        assert_eq!(pair.wait(), (110_000, vec![Output::Ping]));
+    }
+
+    #[test]
+    fn an_application_that_never_reads_again_does_not_hold_the_session() {
+        let mut pair = Pair::new(TransportKind::WebSocket);
+        pair.wait();
+        pair.pass(20_000);
+        pair.session.handle_timeout(pair.now, false);
+        pair.outputs();
+        pair.pass(45_000);
+        pair.session.handle_timeout(pair.now, false);
+        assert_eq!(pair.outputs(), [Output::Closed(CloseReason::PingTimeout)]);
     }
 
     #[test]

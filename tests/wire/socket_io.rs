@@ -253,6 +253,23 @@ async fn events_that_wait_are_bounded_and_the_client_is_read_again() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_while_it_is_not_read_is_noticed() {
+    let server = server(|setup| {
+        setup.limits.pending_events = 4;
+        setup.options.ping_interval = Duration::from_millis(100);
+        setup.options.ping_timeout = Duration::from_millis(100);
+    });
+    let mut client = connected(&server).await;
+    client.send(r#"42["slow",0]"#).await;
+    for number in 0..10 {
+        client.send(&format!(r#"42["message",{number}]"#)).await;
+    }
+    server.until(|metrics| metrics.limit_pending_events.get() > 0).await;
+    drop(client);
+    server.until(|metrics| metrics.sessions.get() == 0 && metrics.sockets.get() == 0).await;
+}
+
+#[tokio::test]
 async fn a_broadcast_reaches_everyone_in_the_namespace() {
     let server = server(|_| {});
     let mut one = connected(&server).await;

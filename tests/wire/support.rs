@@ -321,7 +321,7 @@ impl Http {
 
     pub async fn take(&mut self, count: usize) -> Vec<u8> {
         while self.unread.len() < count {
-            assert!(self.more().await, "ended after {:?}", String::from_utf8_lossy(&self.unread));
+            assert!(self.more().await, "ended after {} bytes", self.unread.len());
         }
         self.unread.drain(..count).collect()
     }
@@ -331,7 +331,7 @@ impl Http {
             if let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end + 4;
             }
-            assert!(self.more().await, "ended after {:?}", String::from_utf8_lossy(&self.unread));
+            assert!(self.more().await, "ended after {} bytes", self.unread.len());
         };
         let head = String::from_utf8(self.take(end).await).expect("a head is text");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");

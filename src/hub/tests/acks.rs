@@ -47,6 +47,23 @@ async fn a_socket_that_goes_owes_nothing() {
 }
 
 #[tokio::test]
+async fn who_is_woken_by_the_end_of_a_socket_may_let_go_of_its_other_acknowledgements() {
+    struct Holder(std::sync::Mutex<Option<crate::hub::PendingAck>>);
+    impl std::task::Wake for Holder {
+        fn wake(self: std::sync::Arc<Self>) {
+            drop(self.0.lock().expect("one test").take());
+        }
+    }
+    let (_server, client, socket) = pair(Limits::default()).await;
+    let mut one = socket.emit_with_ack("x", ());
+    let holder = std::sync::Arc::new(Holder(std::sync::Mutex::new(Some(socket.emit_with_ack("y", ())))));
+    let waker = std::task::Waker::from(holder);
+    assert!(std::pin::Pin::new(&mut one).poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    client.say("1").await;
+    assert!(matches!(one.await, Err(AckError::Disconnected)));
+}
+
+#[tokio::test]
 async fn pending_acknowledgements_are_limited() {
     let (server, mut client, socket) = pair(Limits { pending_acks: 2, ..Limits::default() }).await;
     let (_one, two) = (socket.emit_with_ack("x", ()), socket.emit_with_ack("x", ()));

@@ -153,6 +153,35 @@ async fn rooms_of_one_socket_are_limited() {
 }
 
 #[tokio::test]
+async fn names_of_rooms_that_panic_leave_the_namespace_as_it_was() {
+    struct Bad;
+    impl From<Bad> for Room {
+        fn from(_: Bad) -> Self {
+            panic!("on purpose")
+        }
+    }
+    let server = Server::new(Namespace::new("/").on("join", |socket: Socket| socket.join(vec![Bad])));
+    let mut bad = server.joined().await;
+    let mut other = server.joined().await;
+    bad.say(r#"2["join"]"#).await;
+    assert_eq!(bad.hear().await, "1");
+    server.io.emit("still", "here").expect("sent");
+    assert_eq!(other.hear().await, r#"2["still","here"]"#);
+}
+
+#[tokio::test]
+async fn hooks_without_a_socket_that_panic_are_counted_and_cost_nothing() {
+    let server = Server::with(|builder| {
+        let tenants =
+            Namespace::matching(crate::hub::Regex::new("^/t$").expect("a pattern")).on_room(|_, _| panic!("on purpose"));
+        builder.namespace(tenants).on_new_namespace(|_| panic!("on purpose"))
+    });
+    let _client = server.joined().await.join("/t").await;
+    // The namespace, its room, and who is in it.
+    assert_eq!(server.metrics().handler_panics.get(), 3);
+}
+
+#[tokio::test]
 async fn what_happens_to_rooms_is_told() {
     let mut server = Server::with(|builder| {
         let log = std::sync::Arc::new(std::sync::Mutex::new(None::<Log>));

@@ -166,6 +166,18 @@ async fn nobody_is_told_of_a_client_that_went_while_it_was_decided() {
 }
 
 #[tokio::test]
+async fn a_client_that_broke_the_protocol_is_not_heard_again() {
+    let server = Server::new(Namespace::new("/"));
+    let client = server.joined().await;
+    client.say_all(&["0", "0/nope,", "0"]).await;
+    client.say_though_closed("0");
+    client.say_though_closed(r#"2["x"]"#);
+    assert_eq!((server.metrics().protocol_errors.get(), server.metrics().connect_errors.get()), (1, 0));
+    assert_eq!(server.metrics().events_received.get(), 0);
+    assert_eq!((server.metrics().sockets_connected.get(), server.metrics().sockets.get()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_socket_that_was_closed_before_it_entered_stays_out() {
     let server = Server::new(Namespace::new("/"));
     let client = server.client();
@@ -306,4 +318,24 @@ fn state_that_handlers_take_must_be_given() {
 
 fn client_id(server: &Server, namespace: &str) -> String {
     server.io.of(namespace).local_sockets()[0].id().to_string()
+}
+
+#[tokio::test]
+async fn an_admission_goes_with_its_client() {
+    struct Dropped(Log);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.note("dropped");
+        }
+    }
+    let mut server = Server::new(Namespace::new("/").middleware(async |State(log): State<Log>| {
+        let _dropped = Dropped(log.clone());
+        log.note("asked");
+        std::future::pending::<Result<(), ConnectError>>().await
+    }));
+    let client = server.client();
+    client.say("0").await;
+    assert_eq!(server.noted().await, "asked");
+    client.session.discard(CloseReason::TransportError);
+    assert_eq!(server.noted().await, "dropped");
 }

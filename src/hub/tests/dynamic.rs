@@ -4,6 +4,8 @@ use crate::hub::testing::{Client, Log, Server};
 use crate::hub::{ConnectError, Namespace, NamespaceRequest, Options, Regex, Socket, State};
 use crate::protocol::limits::Limits;
 use serde_json::Value;
+use std::sync::Arc;
+use tokio::sync::Notify;
 
 #[tokio::test]
 async fn a_pattern_makes_a_namespace_for_each_name() {
@@ -115,6 +117,52 @@ async fn namespaces_that_clients_make_are_limited() {
     drop((staying, another));
 }
 
+#[tokio::test]
+async fn who_went_while_it_was_decided_leaves_no_namespace_behind() {
+    let gate = Arc::new(Notify::new());
+    let options = Options { cleanup_empty_child_namespaces: true, ..Options::default() };
+    let server = Server::with(|builder| {
+        builder.options(options).state(Arc::clone(&gate)).namespace(tenants().middleware(
+            async |State(gate): State<Arc<Notify>>| {
+                gate.notified().await;
+                Ok(())
+            },
+        ))
+    });
+    let mut client = server.client();
+    client.say("0/tenant-1,").await;
+    assert!(server.io.has("/tenant-1"));
+    client.post("1").await;
+    client.end().await;
+    gate.notify_one();
+    while server.io.has("/tenant-1") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn who_finds_a_namespace_that_is_just_going_gets_another_of_its_name() {
+    let server = Server::with(|builder| builder.namespace(tenants()));
+    assert!(server.io.open("/tenant-1"));
+    let going = server.io.live("/tenant-1").expect("just made");
+    assert!(going.close_if_empty());
+    let _client = server.client().join("/tenant-1").await;
+    assert!(!Arc::ptr_eq(&going, &server.io.live("/tenant-1").expect("made for the client")));
+    assert!(!going.reserve());
+}
+
+#[tokio::test]
+async fn a_namespace_that_has_gone_makes_room_for_another() {
+    let options = Options { cleanup_empty_child_namespaces: true, ..Options::default() };
+    let limits = Limits { child_namespaces: 1, ..Limits::default() };
+    let server = Server::with(|builder| builder.options(options).limits(limits).namespace(tenants()));
+    for number in 0..3 {
+        let client = server.client().join(&format!("/tenant-{number}")).await;
+        client.say(&format!("1/tenant-{number},")).await;
+    }
+    assert_eq!(server.metrics().limit_child_namespaces.get(), 0);
+}
+
 fn tenants() -> Namespace {
     Namespace::matching(Regex::new(r"^/tenant-\d+$").expect("a pattern"))
 }
@@ -125,8 +173,8 @@ fn note(text: &'static str) -> impl Fn(State<Log>) + Send + Sync {
 
 fn cleaning(cleanup: bool) -> Server {
     let options = Options { cleanup_empty_child_namespaces: cleanup, ..Options::default() };
-    let (log, notes) = (std::sync::Arc::new(std::sync::OnceLock::<Log>::new()), std::sync::Arc::new(std::sync::OnceLock::new()));
-    let (made, dropped) = (std::sync::Arc::clone(&log), std::sync::Arc::clone(&log));
+    let (log, notes) = (Arc::new(std::sync::OnceLock::<Log>::new()), Arc::new(std::sync::OnceLock::new()));
+    let (made, dropped) = (Arc::clone(&log), Arc::clone(&log));
     let server = Server::with(|builder| {
         builder
             .options(options)

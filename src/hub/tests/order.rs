@@ -161,6 +161,38 @@ async fn a_panic_costs_its_socket_and_nothing_else() {
     }
 }
 
+#[tokio::test]
+async fn what_an_application_drops_may_panic_too() {
+    #[derive(Debug)]
+    struct Bad;
+    impl std::fmt::Display for Bad {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("bad")
+        }
+    }
+    impl std::error::Error for Bad {}
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            panic!("dropped on purpose");
+        }
+    }
+    let namespace = Namespace::new("/")
+        .on("now", || Err::<(), _>(Bad))
+        .on("later", async || {
+            tokio::task::yield_now().await;
+            Err::<(), _>(Bad)
+        })
+        .on_disconnect(|State(log): State<Log>, reason: crate::hub::DisconnectReason| log.note(reason));
+    let mut server = Server::new(namespace);
+    for name in ["now", "later"] {
+        let mut client = server.joined().await;
+        client.say(&format!(r#"2["{name}"]"#)).await;
+        assert_eq!(client.hear().await, "1", "{name}");
+        assert_eq!(server.noted().await, "server namespace disconnect");
+    }
+    assert_eq!(server.metrics().handler_panics.get(), 2);
+}
+
 /// `wait` waits for the gate, `ping` answers at once, three events panic; in `/` and `/other`.
 fn gated(limits: Limits) -> Server {
     fn explode() {
