@@ -258,7 +258,8 @@ async fn an_answer_that_is_not_read_is_given_up() {
         session.send_message(&"a".repeat(30_000_000).as_str().into()).expect("room");
         let mut http = server.connect().await;
         http.write(format!("GET /engine.io/?{query} HTTP/1.1\r\nHost: test\r\nConnection: {connection}\r\n\r\n")).await;
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        server.until(|metrics| metrics.outbound_bytes.get() > 0).await;
+        server.until(|metrics| metrics.outbound_bytes.get() == 0).await;
         let read = timeout(SOON, count(&mut http.stream)).await.expect("an end");
         assert!(read < 30_000_000, "{connection}: all {read} bytes were kept for a client that did not read");
     }
@@ -269,7 +270,7 @@ async fn an_answer_that_is_not_read_is_given_up() {
 async fn an_answer_that_is_read_slowly_is_finished() {
     use tokio::io::AsyncReadExt;
     let server = TestServer::start(|setup| {
-        setup.limits.keep_alive = Duration::from_millis(300);
+        setup.limits.keep_alive = Duration::from_secs(1);
         setup.limits.outbox_bytes = 64 << 20;
     });
     let (session, query) = server.poller().await;
@@ -279,7 +280,8 @@ async fn an_answer_that_is_read_slowly_is_finished() {
     let mut buffer = vec![0; 3_000_000];
     let mut read = 0;
     while read < 30_000_000 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // The reader's own pace: often enough to be alive, and slow enough that the whole takes longer than a connection may be idle.
+        tokio::time::sleep(Duration::from_millis(150)).await;
         match http.stream.read(&mut buffer).await {
             Ok(count) if count > 0 => read += count,
             end => panic!("{end:?} after {read} bytes"),
