@@ -1,5 +1,6 @@
 //! The two ways to go, as a phase that only moves forward and that anyone may wait for.
 
+use std::fmt;
 use std::io;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
@@ -80,6 +81,16 @@ pub enum Request {
     Stop(i32),
 }
 
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Self::Drain => "SIGUSR1",
+            Self::Stop(signal) if signal == SignalKind::interrupt().as_raw_value() => "SIGINT",
+            Self::Stop(_) => "SIGTERM",
+        })
+    }
+}
+
 /// What follows from a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -141,8 +152,8 @@ impl Signals {
             let request = self.next().await;
             match step(shutdown.phase(), request) {
                 Step::Enter(phase) => {
-                    tracing::info!(?request, ?phase, "asked to go");
                     shutdown.enter(phase);
+                    tracing::info!(%request, ?phase, "asked to go");
                 }
                 Step::Exit(code) => {
                     tracing::warn!("asked twice to stop, leaving at once");
@@ -192,8 +203,9 @@ mod tests {
     async fn a_signal_moves_the_phase() {
         let shutdown = Shutdown::new();
         let driver = tokio::spawn(Signals::catch().expect("signals").drive(shutdown.clone()));
-        let me = std::process::id().to_string();
-        std::process::Command::new("kill").args(["-USR1", &me]).status().expect("kill");
+        // The shell's own `kill`: the program is not on every system.
+        let kill = format!("kill -USR1 {}", std::process::id());
+        std::process::Command::new("sh").args(["-c", &kill]).status().expect("a shell");
         shutdown.reached(Phase::Draining).await;
         assert_eq!(shutdown.phase(), Phase::Draining);
         driver.abort();

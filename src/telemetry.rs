@@ -55,7 +55,9 @@ impl Options {
 /// # Errors
 /// A level that is not understood.
 pub fn init(options: &Options) -> Result<(), LevelError> {
-    let builder = tracing_subscriber::fmt().with_env_filter(options.filter()?).with_writer(std::io::stderr);
+    // A log whose reader is gone is lost; saying so on standard error would panic whoever logs.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(options.filter()?).with_writer(std::io::stderr).log_internal_errors(false);
     // It can only fail because somebody else, such as a test, has set up logging before.
     let _ = match options.format {
         Format::Human => builder.with_ansi(wants_colour()).try_init(),

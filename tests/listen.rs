@@ -28,6 +28,12 @@ fn four_instances_share_a_port_and_own_one_each() {
 }
 
 #[test]
+fn a_process_whose_log_nobody_reads_still_ends_when_it_is_asked() {
+    let place = Place::new("unread");
+    assert_eq!(Instance::start(&mut place.command(0)).stop_unread().code(), Some(0));
+}
+
+#[test]
 fn a_taken_port_is_named() {
     let place = Place::new("taken");
     let held = TcpListener::bind(place.own(2)).expect("bound");
@@ -144,7 +150,7 @@ impl Inheriting {
     }
 
     fn stop(&mut self) {
-        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().expect("kill runs");
+        let status = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status().expect("a shell");
         assert!(status.success());
         assert_eq!(self.end().0, Some(0));
     }

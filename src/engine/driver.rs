@@ -1,9 +1,9 @@
 //! The one loop of a session: the only place where it sleeps, and where its WebSocket is read.
 
 use super::session::{Farewell, Link, Session};
+use super::stream::Stream;
 use super::transport::websocket::{Lost, WebSocket};
-use crate::protocol::eio::Packet;
-use crate::protocol::eio::{Encoded, Message};
+use crate::protocol::eio::{Encoded, Message, Packet};
 use crate::protocol::errors::CloseReason;
 use std::io::IoSlice;
 use std::ops::ControlFlow;
@@ -61,7 +61,7 @@ enum Interest {
 }
 
 /// Waits for the socket; without one, for ever. Its errors are met by the call that follows.
-async fn ready(stream: Option<&super::stream::Stream>, interest: Interest) {
+async fn ready(stream: Option<&Stream>, interest: Interest) {
     let _ = match (stream, interest) {
         (Some(stream), Interest::Read) => stream.readable().await,
         (Some(stream), Interest::Write) => stream.writable().await,
@@ -219,24 +219,20 @@ async fn close(session: &Session, socket: &WebSocket, last_words: &[u8]) {
     let _ = timeout(LINGER, farewell).await;
 }
 
-async fn linger(stream: &super::stream::Stream) {
+async fn linger(stream: &Stream) {
     stream.shut_down();
     let _ = timeout(LINGER, swallow(stream)).await;
 }
 
 /// Reads to the end, so that closing does not reset the connection before the peer has read our last words.
-async fn swallow(stream: &super::stream::Stream) {
+async fn swallow(stream: &Stream) {
     let mut buffer = [0; 512];
-    loop {
+    // Waiting before every read also lets others have their turn while the peer goes on talking.
+    while stream.readable().await.is_ok() {
         match stream.try_read(&mut buffer) {
             Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if stream.readable().await.is_err() {
-                    return;
-                }
-            }
-            Err(_) => return,
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
+            _ => {}
         }
     }
 }

@@ -30,7 +30,10 @@ after(async () => {
 });
 for (const instance of instances) await instance.start();
 await nginx.start();
+const home = scratch();
 browser = await chromium.launch({
+  // What it keeps for its user goes with the rest.
+  env: { ...process.env, HOME: home, XDG_CONFIG_HOME: home, XDG_CACHE_HOME: home },
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   // It may do nothing of its own: each connection is to be one of the page's.
   args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],

@@ -97,7 +97,7 @@ fn free_ports(count: u16) -> u16 {
 /// A process that serves; killed when dropped.
 pub struct Instance {
     child: Child,
-    log: BufReader<ChildStderr>,
+    log: Option<BufReader<ChildStderr>>,
     /// The line that it printed when its ports were bound.
     pub url: String,
 }
@@ -108,15 +108,34 @@ impl Instance {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let mut url = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("a line");
-        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let log = child.stderr.take().map(BufReader::new);
         let mut instance = Self { child, log, url: url.trim_end().to_owned() };
         assert!(!instance.url.is_empty(), "it does not listen: {}", instance.end().1);
         instance
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill runs");
+        let status = Command::new("sh").args(["-c", &format!("kill {name} {}", self.child.id())]).status().expect("a shell");
         assert!(status.success());
+    }
+
+    /// Asks it to end when nobody reads its log any more, and gives it time for that.
+    #[allow(dead_code, reason = "not every test stops it so")]
+    pub fn stop_unread(mut self) -> ExitStatus {
+        self.log = None;
+        // TERM, and after 20 s the end that needs no answer.
+        let stop = format!(
+            "kill -TERM {0}; i=0; while [ $i -lt 20 ] && kill -0 {0}; do i=$((i+1)); sleep 1; done; kill -KILL {0}",
+            self.child.id()
+        );
+        let mut watch = Command::new("sh").args(["-c", &stop]).stderr(Stdio::null()).spawn().expect("a shell");
+        let status = self.child.wait().expect("it ends");
+        watch.wait().expect("it follows");
+        status
+    }
+
+    fn log(&mut self) -> &mut BufReader<ChildStderr> {
+        self.log.as_mut().expect("read until it stops")
     }
 
     /// Waits until it logs this.
@@ -124,14 +143,14 @@ impl Instance {
         let mut line = String::new();
         while !line.contains(text) {
             line.clear();
-            assert!(self.log.read_line(&mut line).expect("UTF-8") > 0, "it ended without: {text}");
+            assert!(self.log().read_line(&mut line).expect("UTF-8") > 0, "it ended without: {text}");
         }
     }
 
     /// Waits for its end: how, and what it logged that nobody has waited for.
     pub fn end(&mut self) -> (ExitStatus, String) {
         let mut log = String::new();
-        self.log.read_to_string(&mut log).expect("UTF-8");
+        self.log().read_to_string(&mut log).expect("UTF-8");
         (self.child.wait().expect("waited"), log)
     }
 
