@@ -30,7 +30,7 @@ test("nginx accepts the files", () => {
   assert.doesNotMatch(stderr, /\[warn\]/);
 });
 
-test("nginx accepts the fragments inside a configuration that has other sites", () => {
+test("nginx accepts the fragments inside a configuration that has other sites", async () => {
   const shared = join(folder, "shared");
   mkdirSync(shared);
   cpSync(join(nginx.folder, "stickyport"), join(shared, "stickyport"), { recursive: true });
@@ -46,7 +46,7 @@ test("nginx accepts the fragments inside a configuration that has other sites", 
       map $http_upgrade $connection_upgrade { default upgrade; '' close; }
       include test.conf;
       include stickyport.conf;
-      server { listen 127.0.0.1:1; server_name other; }
+      server { listen 127.0.0.1:${await freePorts(1)}; server_name other; }
     }`,
   );
   const { status, stderr } = spawnSync("nginx", ["-t", "-p", shared, "-c", "nginx.conf"], { encoding: "utf8" });
