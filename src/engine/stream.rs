@@ -71,18 +71,10 @@ impl Stream {
         either!(self, stream => stream.try_read(buffer))
     }
 
-    /// Writes what the kernel takes now.
-    ///
-    /// # Errors
-    /// `WouldBlock` when it takes nothing; otherwise the connection is broken.
-    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_write(bytes))
-    }
-
     /// Writes what the kernel takes now of several pieces.
     ///
     /// # Errors
-    /// As [`Stream::try_write`].
+    /// `WouldBlock` when it takes nothing; otherwise the connection is broken.
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         either!(self, stream => stream.try_write_vectored(pieces))
     }
@@ -95,7 +87,7 @@ impl Stream {
         either!(self, stream => stream.readable().await)
     }
 
-    /// Waits until [`Stream::try_write`] is worth trying.
+    /// Waits until [`Stream::try_write_vectored`] is worth trying.
     ///
     /// # Errors
     /// The runtime is going down.
@@ -107,16 +99,6 @@ impl Stream {
     pub fn shut_down(&self) {
         // A peer that is gone already needs no telling.
         let _ = either!(self, stream => socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write));
-    }
-
-    /// [`Stream::readable`] for a hand-written future; only the last caller is woken.
-    pub fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read_ready(context))
-    }
-
-    /// [`Stream::writable`] for a hand-written future; only the last caller is woken.
-    pub fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_write_ready(context))
     }
 }
 

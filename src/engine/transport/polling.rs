@@ -1,12 +1,12 @@
 //! Long-polling: one GET that waits and one POST that delivers, each on its request's own task.
 
 use crate::engine::outbox::Payload;
-use crate::engine::session::{Farewell, Link, Session};
+use crate::engine::session::{Farewell, Link, Session, State};
 use crate::protocol::eio::payload::{self, PayloadError};
 use crate::protocol::errors::CloseReason;
 use bytestring::ByteString;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Poll, Waker};
 
 /// The GET and the POST of a session.
@@ -92,15 +92,18 @@ impl Session {
                 requests.get = Some(Parked::default());
                 Ok(Polling { session: self, is_answered: false })
             }
-            Link::Polling(_) => {
-                state.machine.handle_lost(CloseReason::TransportError);
-                drop(state);
-                self.run();
-                Err(PollError::Overlap)
-            }
-            // It was routed while the session moved on.
-            Link::WebSocket(_) | Link::Closed => Err(PollError::Overlap),
+            _ => Err(self.overlap(state)),
         }
+    }
+
+    /// Ends the session, unless the request was only routed here while the session moved on.
+    fn overlap(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> PollError {
+        if matches!(state.link, Link::Polling(_)) {
+            state.machine.handle_lost(CloseReason::TransportError);
+            drop(state);
+            self.run();
+        }
+        PollError::Overlap
     }
 
     fn take_answer(&self, waker: &Waker) -> Option<Result<Payload, PollError>> {
@@ -143,14 +146,7 @@ impl Session {
                 drop(state);
                 Ok(Post { session: Arc::clone(self), outcome: Outcome::Aborted })
             }
-            Link::Polling(_) => {
-                state.machine.handle_lost(CloseReason::TransportError);
-                drop(state);
-                self.run();
-                Err(PollError::Overlap)
-            }
-            // It was routed while the session moved on.
-            Link::WebSocket(_) | Link::Closed => Err(PollError::Overlap),
+            _ => Err(self.overlap(state)),
         }
     }
 }

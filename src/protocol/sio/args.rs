@@ -109,11 +109,6 @@ impl Args {
         self.attachments.push(bytes);
     }
 
-    /// The bytes that they take: their JSON and their attachments.
-    pub fn size(&self) -> usize {
-        self.tail.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
-    }
-
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len
