@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use stickyport::protocol::eio::{self, Encoded, Message};
 use stickyport::protocol::sid::SocketId;
-use stickyport::protocol::sio::{Args, Body, DecodeError, Decoder, Packet, encode};
+use stickyport::protocol::sio::{Args, Body, DecodeError, Decoder, Packet, Parser};
 
 #[test]
 fn engineio_packets_decode() {
@@ -92,26 +92,26 @@ fn socketio_packets_encode() {
         let encoded = match get("type").expect("a type") {
             // A server sends `0` with an id and nothing else.
             "0" => match get("data").map(|data| serde_json::from_str::<Value>(data).expect("JSON")) {
-                Some(data) if data == json!({ "sid": data["sid"] }) => vec![encode::connect(&nsp, &sid(&data))],
+                Some(data) if data == json!({ "sid": data["sid"] }) => vec![Parser::Json.connect(&nsp, Some(&sid(&data)), None)],
                 _ => {
                     not_a_servers += 1;
                     continue;
                 }
             },
-            "1" => vec![encode::disconnect(&nsp)],
+            "1" => vec![Parser::Json.disconnect(&nsp)],
             "2" => {
                 let data: Vec<&RawValue> = serde_json::from_str(get("data").expect("data")).expect("an array");
                 let name: String = serde_json::from_str(data[0].get()).expect("a name");
-                encode::event(&nsp, id, &name, &arguments(&data[1..]))
+                Parser::Json.event(&nsp, id, &name, &arguments(&data[1..]))
             }
             "3" => {
                 let data: Vec<&RawValue> = serde_json::from_str(get("data").expect("data")).expect("an array");
-                encode::ack(&nsp, &id.expect("an id").into(), &arguments(&data))
+                Parser::Json.ack(&nsp, &id.expect("an id").into(), &arguments(&data))
             }
             "4" => {
                 let error: Value = serde_json::from_str(get("data").expect("data")).expect("an object");
                 let data = error.get("data").map(|data| to_raw_value(data).expect("JSON"));
-                vec![encode::connect_error(&nsp, error["message"].as_str().expect("a message"), data.as_deref())]
+                vec![Parser::Json.connect_error(&nsp, error["message"].as_str().expect("a message"), data.as_deref())]
             }
             other => panic!("type {other}"),
         };

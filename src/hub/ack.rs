@@ -4,7 +4,7 @@ use super::errors::{AckError, EmitError};
 use super::event::IntoArgs;
 use super::socket::Socket;
 use crate::protocol::sid::SocketId;
-use crate::protocol::sio::{AckId, Args, encode};
+use crate::protocol::sio::{AckId, Args};
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
@@ -66,7 +66,7 @@ impl AckSender {
         if slot.is_sent.swap(true, Relaxed) {
             return Ok(());
         }
-        slot.socket.send(&encode::ack(slot.socket.namespace(), &slot.id, &args))
+        slot.socket.send(&slot.socket.io().parser().ack(slot.socket.namespace(), &slot.id, &args))
     }
 }
 

@@ -8,7 +8,6 @@ use super::live::Live;
 use super::socket::Socket;
 use crate::engine::Session;
 use crate::protocol::client::Attempt;
-use crate::protocol::sio::encode;
 use bytestring::ByteString;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -112,7 +111,7 @@ fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
         return;
     }
     // Before anything that a handler or a broadcast sends; its events wait in the queue. A session that is closing takes it no more.
-    let sent = session.send(&[encode::connect(socket.namespace(), socket.id())]);
+    let sent = session.send(&[link.io().parser().connect(socket.namespace(), Some(socket.id()), None)]);
     if sent.is_err() || !socket.live().enter(socket) {
         link.leave(socket);
         give_up(socket);
@@ -130,7 +129,7 @@ fn refuse(link: &Link, session: &Session, attempt: Attempt, namespace: &str, err
     tracing::debug!(namespace, %error, "a client may not connect");
     if link.refuse(attempt) {
         // A session that is closed needs no answer.
-        let _ = session.send(&[encode::connect_error(namespace, error.message(), error.raw_data())]);
+        let _ = session.send(&[link.io().parser().connect_error(namespace, error.message(), error.raw_data())]);
     }
 }
 

@@ -9,7 +9,7 @@ use super::socketio::SocketIo;
 use crate::engine::{CloseReason, Connection, Message, Session};
 use crate::hub::ack::AckSender;
 use crate::protocol::client::{Attempt, Client, Output, Violation};
-use crate::protocol::sio::{DecodeError, encode};
+use crate::protocol::sio::DecodeError;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -165,7 +165,7 @@ impl Connection for Link {
                 self.io.metrics().limit_namespaces.inc();
                 self.io.metrics().connect_errors.inc();
                 // A session that is closed needs no answer.
-                let _ = session.send(&[encode::connect_error(&namespace, "Too many namespaces", None)]);
+                let _ = session.send(&[self.io.parser().connect_error(&namespace, "Too many namespaces", None)]);
             }
             Some(Output::Leave(socket)) => socket.end(DisconnectReason::ClientNamespaceDisconnect, On::This),
             Some(Output::Violation(violation)) => self.violated(session, violation),

@@ -11,7 +11,7 @@ use super::rooms::{Index, Target};
 use super::socket::Socket;
 use crate::protocol::eio::Encoded;
 use crate::protocol::sid::SocketId;
-use crate::protocol::sio::{Args, encode};
+use crate::protocol::sio::Args;
 use bytestring::ByteString;
 use std::collections::HashSet;
 use std::fmt;
@@ -218,10 +218,8 @@ impl Live {
     /// Sends an event to everyone whom the target reaches: encoded once, and with no lock held while it is sent.
     pub(super) fn broadcast(&self, target: &Target, flags: &Flags, name: &str, args: &Args) {
         let sockets = self.select(target);
-        if sockets.is_empty() {
-            return;
-        }
-        let packets = flags.packets(encode::event(&self.name, None, name, args));
+        let Some(parser) = sockets.first().map(|socket| socket.io().parser()) else { return };
+        let packets = flags.packets(parser.event(&self.name, None, name, args));
         self.send(&sockets, flags, &packets, name, args);
     }
 
@@ -236,8 +234,8 @@ impl Live {
     ) -> (Vec<Socket>, u64) {
         let sockets = self.select(target);
         let id = self.next_ack();
-        if !sockets.is_empty() {
-            let packets = flags.packets(encode::event(&self.name, Some(id), name, args));
+        if let Some(parser) = sockets.first().map(|socket| socket.io().parser()) {
+            let packets = flags.packets(parser.event(&self.name, Some(id), name, args));
             for socket in &sockets {
                 register(socket, id);
             }

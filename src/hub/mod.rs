@@ -64,7 +64,7 @@ mod tests;
 
 pub use crate::engine::{CloseReason, TransportKind};
 pub use crate::protocol::sid::SocketId;
-pub use crate::protocol::sio::{Args, ArgsError, DecodeError};
+pub use crate::protocol::sio::{Args, ArgsError, DecodeError, Parser};
 pub use ack::{AckSender, BroadcastReply, PendingAck, PendingAcks};
 pub use broadcast::Broadcast;
 pub use dynamic::NamespaceRequest;

@@ -1,6 +1,7 @@
 //! What can be set about Socket.IO, with the reference's defaults.
 
 use crate::options;
+use crate::protocol::sio::Parser;
 use std::time::Duration;
 
 options! {
@@ -9,6 +10,8 @@ options! {
         /// Time in which a client must join a namespace; else its session is closed.
         #[serde(with = "options::duration")]
         pub connect_timeout: Duration = Duration::from_secs(45),
+        /// How packets are written; every client has to use the same: "json" is what they all do unless told otherwise.
+        pub parser: Parser = Parser::Json,
         /// Whether a namespace that came from a pattern or a function goes with its last socket.
         pub cleanup_empty_child_namespaces: bool = false,
     }

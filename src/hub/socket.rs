@@ -16,7 +16,6 @@ use super::socketio::SocketIo;
 use crate::engine::{CloseReason, Session, TransportKind};
 use crate::protocol::eio::Encoded;
 use crate::protocol::sid::SocketId;
-use crate::protocol::sio::encode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -277,7 +276,7 @@ impl Socket {
     /// Tells the client that it is out of this namespace.
     pub(super) fn farewell(&self) {
         // A session that is closed has told it already.
-        let _ = self.0.session.send(&[encode::disconnect(self.namespace())]);
+        let _ = self.0.session.send(&[self.io().parser().disconnect(self.namespace())]);
     }
 
     /// The socket is no longer in its namespace; its handlers hear of it after what they were told before.
@@ -310,7 +309,7 @@ impl Socket {
             return Err(EmitError::Disconnected);
         }
         self.0.live.notify_outgoing(self, event, &args);
-        self.send_with(flags, &flags.packets(encode::event(self.namespace(), None, event, &args)))
+        self.send_with(flags, &flags.packets(self.io().parser().event(self.namespace(), None, event, &args)))
     }
 
     pub(super) fn emit_with_ack_with(&self, flags: &Flags, event: &str, args: impl IntoArgs) -> PendingAck {
@@ -321,7 +320,7 @@ impl Socket {
             let args = args.into_args().map_err(EmitError::from)?;
             self.register(id, Wait::One(sender))?;
             self.0.live.notify_outgoing(self, event, &args);
-            self.send_with(flags, &flags.packets(encode::event(self.namespace(), Some(id), event, &args)))?;
+            self.send_with(flags, &flags.packets(self.io().parser().event(self.namespace(), Some(id), event, &args)))?;
             Ok(())
         };
         match sent() {

@@ -17,6 +17,7 @@ use crate::engine::{self, Application, Connection, Engine, Session, entropy};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Node, SocketId};
+use crate::protocol::sio::Parser;
 use bytestring::ByteString;
 use std::collections::HashMap;
 use std::fmt;
@@ -295,6 +296,10 @@ impl SocketIo {
     /// Its options.
     pub fn options(&self) -> &Options {
         &self.0.options
+    }
+
+    pub(super) fn parser(&self) -> Parser {
+        self.0.options.parser
     }
 
     /// Its bounds.

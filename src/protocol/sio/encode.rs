@@ -1,4 +1,4 @@
-//! Packets for clients, each encoded once for every transport and receiver.
+//! Packets for clients as JSON, each encoded once for every transport and receiver.
 
 use super::{AckId, Args};
 use crate::protocol::eio::Encoded;
@@ -6,18 +6,23 @@ use crate::protocol::sid::SocketId;
 use serde_json::value::RawValue;
 use std::fmt::Display;
 
-/// `40/admin,{"sid":"…"}`: the client is connected to the namespace under this id.
-pub fn connect(namespace: &str, sid: &SocketId) -> Encoded {
+/// `40/admin,{"sid":"…","pid":"…"}`, or `40/admin,` to a client that is told no id.
+pub(super) fn connect(namespace: &str, id: Option<&SocketId>, pid: Option<&str>) -> Encoded {
     Encoded::text(|out| {
         append_head(out, b'0', namespace);
+        let Some(id) = id else { return };
         out.extend_from_slice(br#"{"sid":"#);
-        append_string(out, sid.as_str());
+        append_string(out, id.as_str());
+        if let Some(pid) = pid {
+            out.extend_from_slice(br#","pid":"#);
+            append_string(out, pid);
+        }
         out.push(b'}');
     })
 }
 
-/// `44/admin,{"message":"…","data":…}`: the client is not connected to the namespace.
-pub fn connect_error(namespace: &str, message: &str, data: Option<&RawValue>) -> Encoded {
+/// `44/admin,{"message":"…","data":…}`
+pub(super) fn connect_error(namespace: &str, message: &str, data: Option<&RawValue>) -> Encoded {
     Encoded::text(|out| {
         append_head(out, b'4', namespace);
         out.extend_from_slice(br#"{"message":"#);
@@ -30,13 +35,13 @@ pub fn connect_error(namespace: &str, message: &str, data: Option<&RawValue>) ->
     })
 }
 
-/// `41/admin,`: the client is out of the namespace and will not come back by itself.
-pub fn disconnect(namespace: &str) -> Encoded {
+/// `41/admin,`
+pub(super) fn disconnect(namespace: &str) -> Encoded {
     Encoded::text(|out| append_head(out, b'1', namespace))
 }
 
 /// `42/admin,7["name",…]`, or `45…` and the attachments behind it; `ack` asks for an acknowledgement.
-pub fn event(namespace: &str, ack: Option<u64>, name: &str, args: &Args) -> Vec<Encoded> {
+pub(super) fn event(namespace: &str, ack: Option<u64>, name: &str, args: &Args) -> Vec<Encoded> {
     let text = Encoded::text(|out| {
         out.reserve(namespace.len() + name.len() + args.tail().len() + SPARE);
         append_heads(out, [b'2', b'5'], namespace, args);
@@ -55,7 +60,7 @@ pub fn event(namespace: &str, ack: Option<u64>, name: &str, args: &Args) -> Vec<
 }
 
 /// `43/admin,7[…]`, or `46…` and the attachments behind it.
-pub fn ack(namespace: &str, id: &AckId, args: &Args) -> Vec<Encoded> {
+pub(super) fn ack(namespace: &str, id: &AckId, args: &Args) -> Vec<Encoded> {
     let text = Encoded::text(|out| {
         out.reserve(namespace.len() + id.as_str().len() + args.tail().len() + SPARE);
         append_heads(out, [b'3', b'6'], namespace, args);
@@ -117,8 +122,9 @@ mod tests {
     #[test]
     fn packets_read_as_the_reference_writes_them() {
         let sid = SocketId::from("3-11abcdefghijklmnop");
-        assert_eq!(text(&connect("/", &sid)), r#"40{"sid":"3-11abcdefghijklmnop"}"#);
-        assert_eq!(text(&connect("/é", &sid)), r#"40/é,{"sid":"3-11abcdefghijklmnop"}"#);
+        assert_eq!(text(&connect("/", Some(&sid), None)), r#"40{"sid":"3-11abcdefghijklmnop"}"#);
+        assert_eq!(text(&connect("/é", Some(&sid), Some("p"))), r#"40/é,{"sid":"3-11abcdefghijklmnop","pid":"p"}"#);
+        assert_eq!(text(&connect("/a", None, None)), "40/a,");
         assert_eq!(text(&disconnect("/")), "41");
         assert_eq!(text(&disconnect("/a")), "41/a,");
         assert_eq!(text(&connect_error("/a", "n\"o\n", None)), r#"44/a,{"message":"n\"o\n"}"#);

@@ -3,11 +3,13 @@
 mod args;
 mod decode;
 mod deserialize;
-pub mod encode;
+mod encode;
 mod json;
 mod packet;
+mod parser;
 mod serialize;
 
 pub use args::{Args, ArgsError};
 pub use decode::{DecodeError, Decoder};
 pub use packet::{AckId, Body, Packet};
+pub use parser::Parser;

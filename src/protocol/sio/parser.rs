@@ -1,0 +1,53 @@
+//! Which parser a server and its clients have agreed upon: how a packet becomes messages, and messages a packet.
+
+use super::{AckId, Args, encode};
+use crate::protocol::eio::Encoded;
+use crate::protocol::sid::SocketId;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// How packets are written; a server and all its clients use the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parser {
+    /// The reference's own: a text, and a binary message for each attachment.
+    #[default]
+    Json,
+}
+
+impl Parser {
+    /// The client is connected to the namespace under this id, which clients of Socket.IO 2 are not told; `pid` lets it recover the connection.
+    pub fn connect(self, namespace: &str, id: Option<&SocketId>, pid: Option<&str>) -> Encoded {
+        match self {
+            Self::Json => encode::connect(namespace, id, pid),
+        }
+    }
+
+    /// The client is not connected to the namespace.
+    pub fn connect_error(self, namespace: &str, message: &str, data: Option<&RawValue>) -> Encoded {
+        match self {
+            Self::Json => encode::connect_error(namespace, message, data),
+        }
+    }
+
+    /// The client is out of the namespace and will not come back by itself.
+    pub fn disconnect(self, namespace: &str) -> Encoded {
+        match self {
+            Self::Json => encode::disconnect(namespace),
+        }
+    }
+
+    /// An event; `ack` asks for an acknowledgement.
+    pub fn event(self, namespace: &str, ack: Option<u64>, name: &str, args: &Args) -> Vec<Encoded> {
+        match self {
+            Self::Json => encode::event(namespace, ack, name, args),
+        }
+    }
+
+    /// The acknowledgement that a client waits for under this id.
+    pub fn ack(self, namespace: &str, id: &AckId, args: &Args) -> Vec<Encoded> {
+        match self {
+            Self::Json => encode::ack(namespace, id, args),
+        }
+    }
+}
