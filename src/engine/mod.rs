@@ -13,7 +13,7 @@ mod sessions;
 pub mod stream;
 mod transport;
 
-pub use crate::protocol::eio::Message;
+pub use crate::protocol::eio::{Message, Version};
 pub use crate::protocol::errors::CloseReason;
 pub use crate::protocol::session::TransportKind;
 pub use admission::{Admission, Refusal};
@@ -57,6 +57,8 @@ pub trait Connection: Send + Sync + 'static {
 /// The request that opened a session, as applications see it.
 #[derive(Clone)]
 pub struct Handshake {
+    /// The protocol that the client speaks.
+    pub version: Version,
     /// Headers, names in lower case.
     pub headers: http::HeaderMap,
     /// Query parameters in their order, decoded.

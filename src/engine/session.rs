@@ -6,7 +6,7 @@ use super::transport::polling::Requests;
 use super::transport::websocket::WebSocket;
 use super::{Connection, Engine, Handshake, SendError};
 use crate::metrics::Metrics;
-use crate::protocol::eio::{Encoded, Message, Packet};
+use crate::protocol::eio::{Encoded, Message, Packet, Version};
 use crate::protocol::errors::CloseReason;
 use crate::protocol::limits::Limits;
 use crate::protocol::session::{Output, Session as Machine, TransportKind};
@@ -96,7 +96,7 @@ impl Session {
             Some(socket) => (Link::WebSocket(Arc::clone(socket.stream())), TransportKind::WebSocket),
         };
         let state = State {
-            machine: Machine::open(engine.timing(), transport, Instant::now().into_std()),
+            machine: Machine::open(handshake.version, engine.timing(), transport, Instant::now().into_std()),
             outbox: Outbox::default(),
             link,
             farewell: Farewell::Close,
@@ -131,6 +131,11 @@ impl Session {
     /// The request that opened it.
     pub fn request(&self) -> &Handshake {
         &self.handshake
+    }
+
+    /// The protocol that its client speaks.
+    pub fn version(&self) -> Version {
+        self.handshake.version
     }
 
     /// How it reaches its client now.
@@ -340,6 +345,8 @@ impl Session {
                     self.tell(|| self.connection().message(self, message));
                 }
                 Output::Ping => self.push_control(&mut state, &self.engine.ping),
+                Output::Pong(data) if data.is_empty() => self.push_control(&mut state, &self.engine.pong),
+                Output::Pong(data) => self.push_control(&mut state, &Encoded::control(&format!("3{data}"))),
                 Output::Noop => self.let_get_go(&mut state),
                 Output::ProbeAnswer => self.answer_probe(&mut state),
                 Output::ProbeFailed => {

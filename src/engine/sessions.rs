@@ -5,8 +5,8 @@ use super::stream::Stream;
 use super::transport::websocket::WebSocket;
 use super::{Application, Handshake, Hooks, Options, Payload, Session, TransportKind, driver, entropy};
 use crate::metrics::Metrics;
-use crate::protocol::eio::Encoded;
-use crate::protocol::eio::handshake::{Open, Query, Request, Route, verify, version};
+use crate::protocol::eio::handshake::{Open, Query, Request, Route, verify};
+use crate::protocol::eio::{Encoded, Version};
 use crate::protocol::errors::{CloseReason, ConnectionError};
 use crate::protocol::limits::Limits;
 use crate::protocol::session::Timing;
@@ -35,6 +35,7 @@ pub struct Engine {
     sessions: RwLock<HashMap<Sid, Entry>>,
     tasks: TaskTracker,
     pub(super) ping: Encoded,
+    pub(super) pong: Encoded,
     pub(super) noop: Encoded,
     pub(super) probe_answer: Encoded,
 }
@@ -126,6 +127,7 @@ impl Builder {
             sessions: RwLock::default(),
             tasks: TaskTracker::new(),
             ping: Encoded::control("2"),
+            pong: Encoded::control("3"),
             noop: Encoded::control("6"),
             probe_answer: Encoded::control("3probe"),
         })
@@ -195,8 +197,8 @@ impl Engine {
                 self.explain_miss(sid);
             }
             found.map(|session| {
-                let transport = session.transport();
-                (session, transport)
+                let (version, transport) = (session.version(), session.transport());
+                (session, version, transport)
             })
         };
         verify(request, &self.options.transports, find)
@@ -244,7 +246,7 @@ impl Engine {
         if let Some(allow) = &self.hooks.allow_request {
             allow(request).await.map_err(ConnectionError::Forbidden)?;
         }
-        if version(query) != 4 {
+        if Version::of(query) == Version::V3 {
             return Err(ConnectionError::UnsupportedProtocolVersion);
         }
         let Some(generate) = &self.hooks.generate_id else {

@@ -7,6 +7,7 @@ use super::cors::Cors;
 use super::{Answer, plain};
 use crate::engine::stream::Peer;
 use crate::engine::{Admission, Engine, Handshake, Held, Payload, PollError, Refusal, Session, TransportKind};
+use crate::protocol::eio::Version;
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
 use crate::protocol::errors::ConnectionError;
 use crate::protocol::sid::Sid;
@@ -122,6 +123,7 @@ impl EngineIo {
         let sid = self.engine.authorize(parts, &query).await?;
         let client = Client::of(&peer, &parts.headers, &self.trusted_proxies);
         let handshake = Handshake {
+            version: Version::of(&query),
             headers: parts.headers.clone(),
             query: query.pairs,
             url: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),

@@ -1,7 +1,7 @@
 //! Clients without a network: sessions of the real engine on polling, spoken to packet by packet.
 
 use super::{Namespace, SocketIo};
-use crate::engine::{Application, CloseReason, Connection, Engine, Handshake, Options, Session, entropy};
+use crate::engine::{Application, CloseReason, Connection, Engine, Handshake, Options, Session, Version, entropy};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Sid};
@@ -70,6 +70,7 @@ impl Server {
         headers.append("x-many", "a".parse().expect("a value"));
         headers.append("x-many", "b".parse().expect("a value"));
         let handshake = Handshake {
+            version: Version::V4,
             headers,
             query: vec![("EIO".to_owned(), "4".to_owned()), ("a".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())],
             url: "/socket.io/?EIO=4&a=1&a=2".to_owned(),

@@ -1,7 +1,8 @@
 //! The Engine.IO session: decides what happens next, and does none of it.
 
-use super::eio::{Message, Packet};
+use super::eio::{Message, Packet, Version};
 use super::errors::CloseReason;
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -35,9 +36,9 @@ impl TransportKind {
 /// The times that a session keeps.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// From a pong to the next ping.
+    /// From a pong to the next ping; in protocol 3 from the last that was heard of the client.
     pub ping_interval: Duration,
-    /// From a ping to the last moment for its pong.
+    /// From a ping to the last moment for its pong; in protocol 3 for the ping itself.
     pub ping_timeout: Duration,
     /// From the candidate's first byte to the upgrade packet.
     pub upgrade_timeout: Duration,
@@ -50,6 +51,8 @@ pub enum Output {
     Message(Message),
     /// Send `2` over the session's transport.
     Ping,
+    /// Send `3` and this over the session's transport.
+    Pong(ByteString),
     /// Let a parked GET go with `6`.
     Noop,
     /// Answer `3probe` on the candidate.
@@ -65,9 +68,9 @@ pub enum Output {
 /// What [`Session::poll_deadline`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deadline {
-    /// The next ping.
+    /// The next ping, which in protocol 3 is the client's.
     Ping,
-    /// The pong that is owed.
+    /// The last moment for the client's part of the heartbeat.
     Pong,
     /// The next look at a parked GET during a probe.
     Noop,
@@ -113,9 +116,10 @@ enum Phase {
     Closed,
 }
 
-/// One session's state (Engine.IO protocol 4).
+/// One session's state.
 #[derive(Debug)]
 pub struct Session {
+    version: Version,
     timing: Timing,
     transport: TransportKind,
     phase: Phase,
@@ -126,8 +130,9 @@ pub struct Session {
 
 impl Session {
     /// A session that begins now on `transport`.
-    pub fn open(timing: Timing, transport: TransportKind, now: Instant) -> Self {
+    pub fn open(version: Version, timing: Timing, transport: TransportKind, now: Instant) -> Self {
         Self {
+            version,
             timing,
             transport,
             phase: Phase::Open,
@@ -166,7 +171,10 @@ impl Session {
             }
             return;
         }
-        if let Heartbeat::Waiting { pong_by, rearmed, .. } = &mut self.heartbeat
+        if self.version == Version::V3 {
+            // Whatever it says, it is alive.
+            self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval };
+        } else if let Heartbeat::Waiting { pong_by, rearmed, .. } = &mut self.heartbeat
             && !*rearmed
             && !matches!(packet, Packet::Pong(_))
         {
@@ -176,9 +184,12 @@ impl Session {
         }
         match packet {
             Packet::Message(message) => self.outputs.push_back(Output::Message(message)),
-            Packet::Pong(_) => self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval },
-            // In protocol 4 only the server pings.
-            Packet::Ping(_) => self.end(CloseReason::TransportError),
+            Packet::Ping(data) if self.version == Version::V3 => self.outputs.push_back(Output::Pong(data)),
+            Packet::Pong(_) if self.version == Version::V4 => {
+                self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval };
+            }
+            // In protocol 4 only the server pings, in protocol 3 only the client.
+            Packet::Ping(_) | Packet::Pong(_) => self.end(CloseReason::TransportError),
             Packet::Close => {
                 if self.transport == TransportKind::Polling {
                     self.outputs.push_back(Output::Noop);
@@ -265,13 +276,15 @@ impl Session {
         }
         match self.heartbeat {
             Heartbeat::Idle { ping_at } if ping_at <= now => {
-                self.outputs.push_back(Output::Ping);
+                if self.version == Version::V4 || !reading {
+                    self.beat();
+                }
                 self.heartbeat = Heartbeat::Waiting { pong_by: now + self.timing.ping_timeout, rearmed: false, excused: false };
             }
             // Once: the client is pinged again, so that it stays, and heard again as soon as the application is ready. An application that
             // never is must not hold the session of a client that may be gone.
             Heartbeat::Waiting { pong_by, rearmed, excused: false } if pong_by <= now && !reading => {
-                self.outputs.push_back(Output::Ping);
+                self.beat();
                 let pong_by = now + self.timing.ping_interval + self.timing.ping_timeout;
                 self.heartbeat = Heartbeat::Waiting { pong_by, rearmed, excused: true };
             }
@@ -308,6 +321,14 @@ impl Session {
                 [Some(heartbeat), upgrade, noop].into_iter().flatten().min_by_key(|(at, _)| *at)
             }
         }
+    }
+
+    /// Our part of the heartbeat; in protocol 3 it answers a ping that we have not read.
+    fn beat(&mut self) {
+        self.outputs.push_back(match self.version {
+            Version::V3 => Output::Pong(ByteString::new()),
+            Version::V4 => Output::Ping,
+        });
     }
 
     fn end(&mut self, reason: CloseReason) {
@@ -384,6 +405,48 @@ mod tests {
     }
 
     #[test]
+    fn a_client_of_protocol_3_pings_and_is_answered_with_what_it_sent() {
+        let mut pair = Pair::of(Version::V3, TransportKind::WebSocket);
+        pair.pass(25_500);
+        assert_eq!(pair.packet("2"), [Output::Pong("".into())]);
+        assert_eq!(pair.packet("2probe"), [Output::Pong("probe".into())]);
+        assert_eq!(pair.wait(), (50_500, vec![]));
+        assert_eq!(pair.packet("3"), [Output::Closed(CloseReason::TransportError)]);
+    }
+
+    #[test]
+    fn a_client_of_protocol_3_that_says_nothing_is_closed() {
+        let mut pair = Pair::of(Version::V3, TransportKind::WebSocket);
+        assert_eq!(pair.wait(), (25_000, vec![]));
+        pair.pass(15_000);
+        assert_eq!(pair.packet("4x"), [Output::Message("x".into())]);
+        assert_eq!(pair.wait(), (65_000, vec![]));
+        assert_eq!(pair.wait(), (85_000, vec![Output::Closed(CloseReason::PingTimeout)]));
+    }
+
+    #[test]
+    fn a_client_of_protocol_3_that_we_make_wait_hears_from_us_and_is_given_one_more_round() {
+        let mut pair = Pair::of(Version::V3, TransportKind::WebSocket);
+        let answer = [Output::Pong("".into())];
+        for (millis, outputs) in [(25_000, &answer[..]), (20_000, &answer), (45_000, &[Output::Closed(CloseReason::PingTimeout)])]
+        {
+            pair.pass(millis);
+            pair.session.handle_timeout(pair.now, false);
+            assert_eq!(pair.outputs(), outputs);
+        }
+    }
+
+    #[test]
+    fn an_upgrade_does_not_end_the_heartbeat_of_protocol_3() {
+        let mut pair = Pair::of(Version::V3, TransportKind::Polling);
+        pair.session.handle_candidate(pair.now).expect("a candidate");
+        assert_eq!(pair.candidate("2probe"), [Output::ProbeAnswer]);
+        assert_eq!(pair.candidate("5"), [Output::Upgraded]);
+        pair.wait();
+        assert_eq!(pair.wait(), (45_000, vec![Output::Closed(CloseReason::PingTimeout)]));
+    }
+
+    #[test]
     fn a_client_that_closes_polling_lets_its_get_go() {
         let mut pair = Pair::new(TransportKind::Polling);
         assert_eq!(pair.packet("1"), [Output::Noop, Output::Closed(CloseReason::TransportClose)]);
@@ -457,13 +520,17 @@ mod tests {
 
     impl Pair {
         fn new(transport: TransportKind) -> Self {
+            Self::of(Version::V4, transport)
+        }
+
+        fn of(version: Version, transport: TransportKind) -> Self {
             let start = Instant::now();
             let timing = Timing {
                 ping_interval: Duration::from_secs(25),
                 ping_timeout: Duration::from_secs(20),
                 upgrade_timeout: Duration::from_secs(10),
             };
-            Self { session: Session::open(timing, transport, start), start, now: start }
+            Self { session: Session::open(version, timing, transport, start), start, now: start }
         }
 
         fn pass(&mut self, millis: u64) {

@@ -4,7 +4,7 @@ use crate::support::{Event, Frame, TestServer, WebSocket, candidate, count, mask
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
-use stickyport::engine::{Application, CloseReason, Connection, Handshake, Message, Session};
+use stickyport::engine::{Application, CloseReason, Connection, Handshake, Message, Session, Version};
 use stickyport::shutdown::Phase;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -224,6 +224,7 @@ async fn a_handshake_that_is_late_for_the_drain_is_closed_too() {
     let admission = server.engine.admit("192.0.2.1").expect("room");
     server.engine.close_all(Duration::ZERO).await;
     let handshake = Handshake {
+        version: Version::V4,
         headers: http::HeaderMap::new(),
         query: Vec::new(),
         url: String::new(),

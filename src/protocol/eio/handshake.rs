@@ -4,6 +4,7 @@ use super::Encoded;
 use crate::protocol::errors::ConnectionError;
 use crate::protocol::session::TransportKind;
 use crate::protocol::sid::Sid;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The parameters of a request that mean something; of repeated ones the first counts, because nginx routes by the first `sid`.
@@ -79,6 +80,22 @@ pub struct Request<'a> {
     pub has_bad_origin: bool,
 }
 
+/// The protocol that a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Version {
+    /// Engine.IO 3, which clients of Socket.IO 2 and before speak.
+    V3,
+    /// Engine.IO 4.
+    V4,
+}
+
+impl Version {
+    /// What a request names: anything but `EIO=4` counts as 3.
+    pub fn of(query: &Query) -> Self {
+        if query.get("EIO") == Some("4") { Self::V4 } else { Self::V3 }
+    }
+}
+
 /// What a valid request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route<S> {
@@ -88,14 +105,14 @@ pub enum Route<S> {
     Session(S),
 }
 
-/// The reference's `verify`, in its order (wire.md A1); `find` looks a sid up and tells its transport.
+/// The reference's `verify`, in its order (wire.md A1); `find` looks a sid up and tells its version and its transport.
 ///
 /// # Errors
 /// The first check that fails.
 pub fn verify<S>(
     request: Request<'_>,
     transports: &[TransportKind],
-    find: impl FnOnce(&str) -> Option<(S, TransportKind)>,
+    find: impl FnOnce(&str) -> Option<(S, Version, TransportKind)>,
 ) -> Result<Route<S>, ConnectionError> {
     let query = request.query;
     let transport = match query.get("transport") {
@@ -111,10 +128,9 @@ pub fn verify<S>(
     }
     match query.get("sid").filter(|sid| !sid.is_empty()) {
         Some(sid) => {
-            let (session, current) = find(sid).ok_or(ConnectionError::UnknownSid)?;
+            let (session, version, current) = find(sid).ok_or(ConnectionError::UnknownSid)?;
             let fits = if request.is_upgrade { transport == TransportKind::WebSocket } else { transport == current };
-            // Sessions of protocol 3 come with their own option; until one exists a session is of protocol 4.
-            if !fits || version(query) != 4 {
+            if !fits || version != Version::of(query) {
                 return Err(ConnectionError::BadRequest);
             }
             Ok(Route::Session(session))
@@ -123,11 +139,6 @@ pub fn verify<S>(
         None if (transport == TransportKind::WebSocket) != request.is_upgrade => Err(ConnectionError::BadRequest),
         None => Ok(Route::Handshake(transport)),
     }
-}
-
-/// The protocol version that a request names: anything but `4` counts as 3.
-pub fn version(query: &Query) -> u8 {
-    if query.get("EIO") == Some("4") { 4 } else { 3 }
 }
 
 /// What the server tells a client that it accepts.
@@ -184,13 +195,17 @@ mod tests {
             ("EIO=4&transport=websocket&sid=known", true, true, false, Ok(Route::Session("known"))),
             ("EIO=4&transport=polling&sid=known", true, true, false, Err(ConnectionError::BadRequest)),
             ("EIO=3&transport=polling&sid=known", true, false, false, Err(ConnectionError::BadRequest)),
+            ("EIO=4&transport=polling&sid=old", true, false, false, Err(ConnectionError::BadRequest)),
+            ("EIO=3&transport=polling&sid=old", true, false, false, Ok(Route::Session("old"))),
+            ("transport=websocket&sid=old", true, true, false, Ok(Route::Session("old"))),
             (handshake, false, false, false, Err(ConnectionError::BadHandshakeMethod)),
             ("EIO=4&transport=websocket", false, false, false, Err(ConnectionError::BadHandshakeMethod)),
             ("EIO=4&transport=websocket", true, false, false, Err(ConnectionError::BadRequest)),
         ] {
             let query_read = Query::parse(query);
             let request = Request { query: &query_read, is_get, is_upgrade, has_bad_origin };
-            let route = verify(request, BOTH, |sid| (sid == "known").then_some(("known", Polling)));
+            let known = [("known", Version::V4, Polling), ("old", Version::V3, Polling)];
+            let route = verify(request, BOTH, |sid| known.into_iter().find(|(name, ..)| *name == sid));
             assert_eq!(route, answer, "{query}");
         }
     }

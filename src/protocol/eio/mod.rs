@@ -1,4 +1,4 @@
-//! Engine.IO 4 on the wire: packets, polling payloads, WebSocket frames, the query and the handshake.
+//! Engine.IO 4 and 3 on the wire: packets, polling payloads, WebSocket frames, the query and the handshake.
 
 mod encoded;
 pub mod handshake;
@@ -6,4 +6,5 @@ mod packet;
 pub mod payload;
 
 pub use encoded::Encoded;
+pub use handshake::Version;
 pub use packet::{Message, Packet, PacketError};
