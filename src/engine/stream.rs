@@ -1,4 +1,8 @@
-//! The socket below a connection, TCP or unix, for reading and writing without waiting.
+//! The socket below a connection, TCP, unix or inside the process, for reading and writing without waiting.
+
+mod memory;
+
+pub use memory::Memory;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -13,7 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 pub enum Peer {
     /// Somebody at this address; an IPv4 address is written as one, also when it came over IPv6.
     Tcp(SocketAddr),
-    /// A process on this host.
+    /// A process on this host, which may be this one.
     Unix,
 }
 
@@ -43,6 +47,8 @@ pub enum Stream {
     Tcp(TcpStream, SocketAddr),
     /// Over a unix socket.
     Unix(UnixStream),
+    /// Inside the process.
+    Memory(Memory),
 }
 
 macro_rules! either {
@@ -50,6 +56,7 @@ macro_rules! either {
         match $self {
             Stream::Tcp($stream, _) => $call,
             Stream::Unix($stream) => $call,
+            Stream::Memory($stream) => $call,
         }
     };
 }
@@ -59,7 +66,7 @@ impl Stream {
     pub const fn peer(&self) -> Peer {
         match self {
             Self::Tcp(_, address) => Peer::Tcp(*address),
-            Self::Unix(_) => Peer::Unix,
+            Self::Unix(_) | Self::Memory(_) => Peer::Unix,
         }
     }
 
@@ -97,8 +104,13 @@ impl Stream {
 
     /// Tells the peer that nothing more will come, once all that was written has left.
     pub fn shut_down(&self) {
+        let socket = match self {
+            Self::Tcp(stream, _) => socket2::SockRef::from(stream),
+            Self::Unix(stream) => socket2::SockRef::from(stream),
+            Self::Memory(end) => return end.shut_down(),
+        };
         // A peer that is gone already needs no telling.
-        let _ = either!(self, stream => socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write));
+        let _ = socket.shutdown(std::net::Shutdown::Write);
     }
 }
 
