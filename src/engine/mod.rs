@@ -5,6 +5,7 @@
 
 mod admission;
 mod driver;
+mod entropy;
 mod hooks;
 pub mod options;
 mod outbox;
@@ -17,6 +18,7 @@ pub use crate::protocol::eio::{Message, Version};
 pub use crate::protocol::errors::CloseReason;
 pub use crate::protocol::session::TransportKind;
 pub use admission::{Admission, Refusal};
+pub use entropy::Entropy;
 pub use hooks::Hooks;
 pub use options::Options;
 pub use outbox::{Held, Payload};
@@ -96,14 +98,4 @@ pub enum SendError {
     /// Too much waits to be sent; the session is closed as a slow reader.
     #[error("too much waits to be sent")]
     Full,
-}
-
-/// Random bits from the operating system, for one id.
-///
-/// # Panics
-/// When the operating system has none, which leaves nothing to go on with.
-pub fn entropy() -> u128 {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system has entropy");
-    u128::from_ne_bytes(bytes)
 }

@@ -3,7 +3,7 @@
 use super::admission::{Admission, Gate, Refusal};
 use super::stream::Stream;
 use super::transport::websocket::WebSocket;
-use super::{Application, Handshake, Hooks, Options, Payload, Session, TransportKind, driver, entropy};
+use super::{Application, Entropy, Handshake, Hooks, Options, Payload, Session, TransportKind, driver};
 use crate::metrics::Metrics;
 use crate::protocol::eio::handshake::{Open, Query, Request, Route, verify};
 use crate::protocol::eio::{Encoded, Version};
@@ -29,6 +29,7 @@ pub struct Engine {
     pub(super) metrics: Arc<Metrics>,
     node: Node,
     boot: Boot,
+    entropy: Entropy,
     application: Arc<dyn Application>,
     hooks: Hooks,
     gate: Arc<Gate>,
@@ -53,6 +54,7 @@ pub struct Builder {
     metrics: Arc<Metrics>,
     node: Node,
     boot: Boot,
+    entropy: Entropy,
     hooks: Hooks,
 }
 
@@ -64,6 +66,7 @@ impl Default for Builder {
             metrics: Arc::default(),
             node: Node::try_from(0).expect("0 is a node"),
             boot: Boot::at(SystemTime::now()),
+            entropy: Entropy::default(),
             hooks: Hooks::default(),
         }
     }
@@ -105,6 +108,13 @@ impl Builder {
         self
     }
 
+    /// Sets where the random part of every sid comes from.
+    #[must_use]
+    pub fn entropy(mut self, entropy: Entropy) -> Self {
+        self.entropy = entropy;
+        self
+    }
+
     /// Sets what the application decides about requests.
     #[must_use]
     pub fn hooks(mut self, hooks: Hooks) -> Self {
@@ -114,13 +124,14 @@ impl Builder {
 
     /// An engine below `application`.
     pub fn build(self, application: Arc<dyn Application>) -> Arc<Engine> {
-        let Self { options, limits, metrics, node, boot, hooks } = self;
+        let Self { options, limits, metrics, node, boot, entropy, hooks } = self;
         Arc::new(Engine {
             options,
             limits,
             metrics,
             node,
             boot,
+            entropy,
             application,
             hooks,
             gate: Arc::default(),
@@ -250,7 +261,7 @@ impl Engine {
             return Err(ConnectionError::UnsupportedProtocolVersion);
         }
         let Some(generate) = &self.hooks.generate_id else {
-            return Ok(Sid::generate(self.node, self.boot, entropy()));
+            return Ok(Sid::generate(self.node, self.boot, self.entropy.bits()));
         };
         let sid = generate(request).await.map_err(|error| {
             debug!(error, "the application's sid generator failed");
@@ -370,7 +381,7 @@ impl Engine {
     /// Refuses handshakes and closes all sessions with "server shutting down", spread evenly over `window`: clients come back by themselves.
     pub async fn close_all(&self, window: Duration) {
         self.stop_accepting();
-        let sessions: Vec<_> = self.read().values().map(|entry| Arc::clone(&entry.session)).collect();
+        let sessions = self.all();
         let start = Instant::now();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
         for (session, index) in sessions.into_iter().zip(0_u32..) {
@@ -381,11 +392,18 @@ impl Engine {
 
     /// Ends polling sessions at once: nobody is there to take their last words.
     pub fn discard_polling(&self) {
-        for entry in self.read().values() {
-            if entry.session.transport() == TransportKind::Polling {
-                entry.session.discard(CloseReason::ServerShuttingDown);
+        for session in self.all() {
+            if session.transport() == TransportKind::Polling {
+                session.discard(CloseReason::ServerShuttingDown);
             }
         }
+    }
+
+    /// The sessions by their sids: a table's own order is another one each time, and a simulation could not be replayed.
+    fn all(&self) -> Vec<Arc<Session>> {
+        let mut sessions: Vec<_> = self.read().values().map(|entry| Arc::clone(&entry.session)).collect();
+        sessions.sort_unstable_by(|one, other| one.sid().cmp(other.sid()));
+        sessions
     }
 
     pub(super) fn timing(&self) -> Timing {

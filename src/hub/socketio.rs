@@ -13,13 +13,13 @@ use super::options::Options;
 use super::remote::RemoteSocket;
 use super::room::Rooms;
 use super::rooms::Target;
-use crate::engine::{self, Application, Connection, Engine, Session, entropy};
+use crate::engine::{self, Application, Connection, Engine, Entropy, Session};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Node, SocketId};
 use crate::protocol::sio::Parser;
 use bytestring::ByteString;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, RwLock};
@@ -54,8 +54,10 @@ struct Hub {
     metrics: Arc<Metrics>,
     node: Node,
     boot: Boot,
+    entropy: Entropy,
     states: States,
-    namespaces: RwLock<HashMap<ByteString, Arc<Live>>>,
+    /// In the order of their names, so that what reaches all of them does so in the same order each time.
+    namespaces: RwLock<BTreeMap<ByteString, Arc<Live>>>,
     /// How many of them were made for clients.
     children: AtomicUsize,
     families: RwLock<Vec<Arc<Family>>>,
@@ -103,6 +105,13 @@ impl Builder {
     pub fn ids(mut self, node: Node, boot: Boot) -> Self {
         self.hub.node = node;
         self.hub.boot = boot;
+        self
+    }
+
+    /// Sets where the random part of every id comes from.
+    #[must_use]
+    pub fn entropy(mut self, entropy: Entropy) -> Self {
+        self.hub.entropy = entropy;
         self
     }
 
@@ -158,6 +167,7 @@ impl SocketIo {
             metrics: Arc::default(),
             node: Node::try_from(0).expect("0 is a node"),
             boot: Boot::at(SystemTime::now()),
+            entropy: Entropy::default(),
             states: States::default(),
             namespaces: RwLock::default(),
             children: AtomicUsize::new(0),
@@ -280,7 +290,7 @@ impl SocketIo {
         self.0.states.get()
     }
 
-    /// The beginning of an engine to stand on: one with the same bounds, ids and metrics.
+    /// The beginning of an engine to stand on: one with the same bounds, ids, entropy and metrics.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -290,7 +300,8 @@ impl SocketIo {
     /// let engine = io.engine().build(Arc::new(io.clone()));
     /// ```
     pub fn engine(&self) -> engine::Builder {
-        Engine::builder().limits(self.0.limits.clone()).metrics(self.0.metrics.clone()).node(self.0.node).boot(self.0.boot)
+        let Hub { limits, metrics, node, boot, entropy, .. } = &*self.0;
+        Engine::builder().limits(limits.clone()).metrics(metrics.clone()).node(*node).boot(*boot).entropy(entropy.clone())
     }
 
     /// Its options.
@@ -405,7 +416,7 @@ impl SocketIo {
     }
 
     pub(super) fn next_id(&self) -> SocketId {
-        SocketId::generate(self.0.node, self.0.boot, entropy())
+        SocketId::generate(self.0.node, self.0.boot, self.0.entropy.bits())
     }
 
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {

@@ -1,7 +1,7 @@
 //! Clients without a network: sessions of the real engine on polling, spoken to packet by packet.
 
 use super::{Namespace, SocketIo};
-use crate::engine::{Application, CloseReason, Connection, Engine, Handshake, Options, Session, Version, entropy};
+use crate::engine::{Application, CloseReason, Connection, Engine, Entropy, Handshake, Options, Session, Version};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Sid};
@@ -78,7 +78,7 @@ impl Server {
             secure: false,
             issued: UNIX_EPOCH,
         };
-        let sid = Sid::generate(self.engine.node(), Boot::at(UNIX_EPOCH), entropy());
+        let sid = Sid::generate(self.engine.node(), Boot::at(UNIX_EPOCH), Entropy::default().bits());
         let admission = self.engine.admit("192.0.2.1").expect("there is room");
         self.engine.open_polling(sid, admission, handshake).expect("a free sid");
         let (session, connection) = self.opened.lock().expect("one test").take().expect("just opened");
