@@ -13,7 +13,7 @@ pub mod own;
 
 pub use crate::engine::stream::{Peer, Stream};
 pub use engine::EngineIo;
-pub use listen::{Listener, Listeners};
+pub use listen::{ListenError, Listener, Listeners};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
