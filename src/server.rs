@@ -13,7 +13,7 @@ use http::Request;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -21,9 +21,6 @@ use tracing::{info, warn};
 
 /// Time for requests in flight and last words, after all sessions were closed; a stop is not to hang on a client that does not read.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// How long a port of our own still takes who waits there; the runtime may not have been told of them yet.
-const LAST_ACCEPTS: Duration = Duration::from_millis(10);
 
 /// A server on its ports.
 ///
@@ -143,17 +140,18 @@ impl Server {
         let own = Arc::new(own::Routes::new(Arc::clone(&engine_io), metrics, self.metrics_allow));
         let shared = own::shared(&engine_io, self.application);
         let connections = TaskTracker::new();
+        let ports = TaskTracker::new();
         let finish_shared = CancellationToken::new();
         let finish_own = CancellationToken::new();
 
         // The shared port is left to the siblings as soon as this instance drains; the own port as soon as it stops.
         for listener in listeners.http {
             let port = Port { engine: Arc::clone(&self.engine), connections: connections.clone(), finish: finish_shared.clone() };
-            connections.spawn(port.accept(listener, shutdown.clone(), Phase::Draining, Shared(shared.clone())));
+            ports.spawn(port.accept(listener, shutdown.clone(), Phase::Draining, Shared(shared.clone())));
         }
         for listener in listeners.own {
             let port = Port { engine: Arc::clone(&self.engine), connections: connections.clone(), finish: finish_own.clone() };
-            connections.spawn(port.accept(listener, shutdown.clone(), Phase::Stopping, Own(Arc::clone(&own))));
+            ports.spawn(port.accept(listener, shutdown.clone(), Phase::Stopping, Own(Arc::clone(&own))));
         }
 
         shutdown.reached(Phase::Draining).await;
@@ -170,6 +168,9 @@ impl Server {
         // At once and not when all are closed: who comes back early, over a connection that a proxy keeps, would be refused here,
         // while a new connection waits in an inherited socket for the next process.
         finish_own.cancel();
+        // The ports are free when the first client is told to go: whoever starts the next process on its word finds them so.
+        ports.close();
+        ports.wait().await;
         self.engine.close_all(self.restart_window).await;
         connections.close();
         self.engine.tasks().close();
@@ -243,10 +244,8 @@ impl Port {
             self.take(stream, &routes);
         }
         // A socket of our own takes whoever waits in it down with it, so they are let in first.
-        let last = Instant::now() + LAST_ACCEPTS;
-        while !listener.is_inherited() {
-            let Ok(stream) = timeout_at(last, listener.accept(self.engine.metrics())).await else { break };
-            self.take(stream, &routes);
+        if !listener.is_inherited() {
+            listener.waiting().for_each(|stream| self.take(stream, &routes));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::engine::stream::Stream;
 use crate::metrics::Metrics;
-use socket2::{Domain, Protocol, SockAddr, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use std::fmt;
 use std::fs;
 use std::io::{self};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Connections that wait in the kernel; it lowers this to its own `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -217,14 +217,27 @@ impl Listener {
 
     async fn try_accept(&self) -> io::Result<Stream> {
         match &self.socket {
-            Socket::Tcp(listener, _) => {
-                let (stream, peer) = listener.accept().await?;
-                // It can only fail on a connection that is broken already, and the first read tells that.
-                let _ = stream.set_nodelay(true);
-                Ok(Stream::Tcp(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())))
-            }
+            Socket::Tcp(listener, _) => listener.accept().await.map(|(stream, peer)| tcp(stream, peer)),
             Socket::Unix(listener, ..) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
         }
+    }
+
+    /// Those who wait in the kernel this moment, whom the runtime need not have been told of yet; no more than can wait there, however many still come.
+    pub fn waiting(&self) -> impl Iterator<Item = Stream> {
+        std::iter::from_fn(|| self.accept_now().ok()).take(BACKLOG as usize)
+    }
+
+    fn accept_now(&self) -> io::Result<Stream> {
+        let listener = match &self.socket {
+            Socket::Tcp(listener, _) => SockRef::from(listener),
+            Socket::Unix(listener, ..) => SockRef::from(listener),
+        };
+        let (stream, peer) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(match peer.as_socket() {
+            Some(peer) => tcp(TcpStream::from_std(stream.into())?, peer),
+            None => Stream::Unix(UnixStream::from_std(OwnedFd::from(stream).into())?),
+        })
     }
 
     /// Whether it is time to speak of it again.
@@ -236,6 +249,12 @@ impl Listener {
         }
         news
     }
+}
+
+fn tcp(stream: TcpStream, peer: SocketAddr) -> Stream {
+    // It can only fail on a connection that is broken already, and the first read tells that.
+    let _ = stream.set_nodelay(true);
+    Stream::Tcp(stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()))
 }
 
 impl fmt::Display for Listener {

@@ -50,12 +50,13 @@ async fn stop_in_place_closes_all_transports_and_answers_what_is_parked() {
     writable(&session).await;
     server.shutdown.enter(Phase::Stopping);
     assert_eq!(socket.frame().await, Frame::Close(None));
+    let address = server.address;
+    tokio::net::TcpListener::bind(address).await.expect("the port is free when a client hears of the end");
     // Not with a close packet: after that python-socketio stays away.
     let parked = http.answer().await;
     assert_eq!((parked.status, parked.text()), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
     assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
     assert_eq!(server.closed().await, CloseReason::ServerShuttingDown);
-    let address = server.address;
     drop((socket, http));
     server.stop().await;
     tokio::net::TcpStream::connect(address).await.expect_err("nobody listens");
