@@ -15,7 +15,7 @@ pub mod stream;
 mod transport;
 
 pub use crate::protocol::eio::{Message, Version};
-pub use crate::protocol::errors::CloseReason;
+pub use crate::protocol::errors::{BadRequest, CloseReason, ConnectionError};
 pub use crate::protocol::session::TransportKind;
 pub use admission::{Admission, Refusal};
 pub use entropy::Entropy;
@@ -40,6 +40,12 @@ pub trait Application: Send + Sync + 'static {
 pub trait Connection: Send + Sync + 'static {
     /// A message arrived.
     fn message(&self, session: &Arc<Session>, message: Message);
+    /// The client has done its part of the heartbeat: its pong came, or in protocol 3 its ping.
+    fn heartbeat(&self, _session: &Arc<Session>) {}
+    /// What was sent with this mark has left, see [`Session::send_marked`]; not called for what was dropped.
+    fn sent(&self, _session: &Arc<Session>, _mark: u64) {}
+    /// A WebSocket is being tried; the session may still stay on polling.
+    fn upgrading(&self, _session: &Arc<Session>) {}
     /// The session moved to WebSocket.
     fn upgraded(&self, _session: &Arc<Session>) {}
     /// The session ended; called once and last.

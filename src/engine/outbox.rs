@@ -15,6 +15,17 @@ pub(super) struct Outbox {
     packets: VecDeque<Encoded>,
     bytes: usize,
     sent: usize,
+    /// Only while somebody wants to know what has left.
+    marks: Option<Box<Marks>>,
+}
+
+/// Where in the stream of packets somebody wants to be told that they have left.
+#[derive(Debug, Default)]
+struct Marks {
+    /// Packets that have left since the first mark was set.
+    left: usize,
+    /// How many have to leave for each mark, in order.
+    waiting: VecDeque<(usize, u64)>,
 }
 
 /// The body of a GET's answer.
@@ -63,15 +74,52 @@ impl Outbox {
         self.packets.push_back(packet);
     }
 
+    /// [`Outbox::take_mark`] gives `mark` when all that waits now has left.
+    pub(super) fn mark(&mut self, mark: u64) {
+        let marks = self.marks.get_or_insert_default();
+        marks.waiting.push_back((marks.left + self.packets.len(), mark));
+    }
+
+    /// The next mark before which everything has left.
+    pub(super) fn take_mark(&mut self) -> Option<u64> {
+        let marks = self.marks.as_mut()?;
+        let (due, mark) = *marks.waiting.front()?;
+        if due > marks.left {
+            return None;
+        }
+        marks.waiting.pop_front();
+        if marks.waiting.is_empty() {
+            self.marks = None;
+        }
+        Some(mark)
+    }
+
+    /// Nobody wants to know any more.
+    pub(super) fn drop_marks(&mut self) {
+        self.marks = None;
+    }
+
+    fn count_left(&mut self, packets: usize) {
+        if let Some(marks) = &mut self.marks {
+            marks.left += packets;
+        }
+    }
+
     /// Drops all that waits, but for the rest of a frame that has begun to leave: what follows would land in its middle.
     pub(super) fn drop_unsent(&mut self) {
         self.packets.truncate(usize::from(self.sent > 0));
+        if let Some(marks) = &mut self.marks {
+            let left = marks.left + self.packets.len();
+            marks.waiting.retain(|(due, _)| *due <= left);
+        }
         self.bytes = self.packets.front().map_or(0, |packet| packet.len() - self.sent);
     }
 
     /// All that waits, as one polling payload.
     pub(super) fn take_payload(&mut self, metrics: &Arc<Metrics>) -> Payload {
-        let Self { packets, bytes, .. } = std::mem::take(self);
+        let Self { packets, bytes, marks, .. } = std::mem::take(self);
+        self.marks = marks;
+        self.count_left(packets.len());
         Payload {
             body: payload::encode(&packets),
             compressible: packets.iter().all(Encoded::is_compressible),
@@ -114,6 +162,7 @@ impl Outbox {
             self.bytes -= left;
             self.sent = 0;
             self.packets.pop_front();
+            self.count_left(1);
         }
     }
 }
@@ -153,5 +202,32 @@ mod tests {
             }
             prop_assert_eq!(left, expected);
         }
+    }
+
+    #[test]
+    fn a_mark_is_given_when_all_before_it_has_left() {
+        let mut outbox = Outbox::default();
+        let mut send = |mark| {
+            outbox.push(Encoded::control("4a"));
+            outbox.mark(mark);
+        };
+        send(1);
+        send(2);
+        assert_eq!(outbox.take_mark(), None);
+        // A frame of four bytes, and half of the next one.
+        let mut room = 6_usize;
+        let _ = outbox
+            .write_with(|_| std::mem::take(&mut room).checked_sub(1).map(|left| left + 1).ok_or(ErrorKind::WouldBlock.into()));
+        assert_eq!((outbox.take_mark(), outbox.take_mark()), (Some(1), None));
+        outbox.push(Encoded::control("4b"));
+        outbox.mark(3);
+        outbox.drop_unsent();
+        outbox.take_payload(&Arc::default());
+        assert_eq!((outbox.take_mark(), outbox.take_mark()), (Some(2), None));
+        outbox.push(Encoded::control("4c"));
+        outbox.mark(4);
+        outbox.take_payload(&Arc::default());
+        assert_eq!(outbox.take_mark(), Some(4));
+        assert!(outbox.marks.is_none());
     }
 }

@@ -167,6 +167,24 @@ impl Session {
         Ok(())
     }
 
+    /// As [`Session::send`]; [`Connection::sent`] tells when the last of the packets has left: the kernel, or the answer to a GET, has it.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub fn send_marked(&self, packets: &[Encoded], mark: u64) -> Result<(), SendError> {
+        let mut state = self.lock();
+        if !state.machine.is_open() {
+            return Err(SendError::Closed);
+        }
+        self.push(&mut state, packets)?;
+        state.outbox.mark(mark);
+        drop(state);
+        self.metrics().messages_sent.add(packets.len() as u64);
+        // It may have left already.
+        self.wake.notify_one();
+        Ok(())
+    }
+
     /// Sends one message.
     ///
     /// # Errors
@@ -334,6 +352,11 @@ impl Session {
         }
         loop {
             let mut state = self.lock();
+            if let Some(mark) = state.outbox.take_mark() {
+                drop(state);
+                self.tell(|| self.connection().sent(self, mark));
+                continue;
+            }
             let Some(output) = state.machine.poll_output() else {
                 state.is_running = false;
                 return;
@@ -348,7 +371,15 @@ impl Session {
                 Output::Pong(data) if data.is_empty() => self.push_control(&mut state, &self.engine.pong),
                 Output::Pong(data) => self.push_control(&mut state, &Encoded::control(&format!("3{data}"))),
                 Output::Noop => self.let_get_go(&mut state),
-                Output::ProbeAnswer => self.answer_probe(&mut state),
+                Output::Heartbeat => {
+                    drop(state);
+                    self.tell(|| self.connection().heartbeat(self));
+                }
+                Output::ProbeAnswer => {
+                    self.answer_probe(&mut state);
+                    drop(state);
+                    self.tell(|| self.connection().upgrading(self));
+                }
                 Output::ProbeFailed => {
                     // The next one may have come since this was decided.
                     if !state.machine.is_probing() {
@@ -362,6 +393,7 @@ impl Session {
                 }
                 Output::Closed(reason) => {
                     state.candidate = None;
+                    state.outbox.drop_marks();
                     let farewell = state.farewell;
                     match &mut state.link {
                         Link::Polling(requests) if requests.has_get() => match farewell {

@@ -55,6 +55,8 @@ pub enum Output {
     Pong(ByteString),
     /// Let a parked GET go with `6`.
     Noop,
+    /// The client has done its part of the heartbeat.
+    Heartbeat,
     /// Answer `3probe` on the candidate.
     ProbeAnswer,
     /// The candidate is the session's transport now; a parked GET is answered `1`.
@@ -184,9 +186,10 @@ impl Session {
         }
         match packet {
             Packet::Message(message) => self.outputs.push_back(Output::Message(message)),
-            Packet::Ping(data) if self.version == Version::V3 => self.outputs.push_back(Output::Pong(data)),
+            Packet::Ping(data) if self.version == Version::V3 => self.outputs.extend([Output::Pong(data), Output::Heartbeat]),
             Packet::Pong(_) if self.version == Version::V4 => {
                 self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval };
+                self.outputs.push_back(Output::Heartbeat);
             }
             // In protocol 4 only the server pings, in protocol 3 only the client.
             Packet::Ping(_) | Packet::Pong(_) => self.end(CloseReason::TransportError),
@@ -358,7 +361,7 @@ mod tests {
         let mut pair = Pair::new(TransportKind::WebSocket);
         assert_eq!(pair.wait(), (25_000, vec![Output::Ping]));
         pair.pass(3_000);
-        assert_eq!(pair.packet("3"), []);
+        assert_eq!(pair.packet("3"), [Output::Heartbeat]);
         assert_eq!(pair.wait(), (53_000, vec![Output::Ping]));
     }
 
@@ -381,7 +384,7 @@ mod tests {
         pair.session.handle_timeout(pair.now, false);
         assert_eq!(pair.outputs(), [Output::Ping]);
         pair.pass(40_000);
-        assert_eq!(pair.packet("3"), []);
+        assert_eq!(pair.packet("3"), [Output::Heartbeat]);
         assert_eq!(pair.wait(), (110_000, vec![Output::Ping]));
     }
 
@@ -408,8 +411,8 @@ mod tests {
     fn a_client_of_protocol_3_pings_and_is_answered_with_what_it_sent() {
         let mut pair = Pair::of(Version::V3, TransportKind::WebSocket);
         pair.pass(25_500);
-        assert_eq!(pair.packet("2"), [Output::Pong("".into())]);
-        assert_eq!(pair.packet("2probe"), [Output::Pong("probe".into())]);
+        assert_eq!(pair.packet("2"), [Output::Pong("".into()), Output::Heartbeat]);
+        assert_eq!(pair.packet("2probe"), [Output::Pong("probe".into()), Output::Heartbeat]);
         assert_eq!(pair.wait(), (50_500, vec![]));
         assert_eq!(pair.packet("3"), [Output::Closed(CloseReason::TransportError)]);
     }
