@@ -22,7 +22,7 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Asked before every handshake; an error refuses it with 403, code 4 and the error's text.
+    /// Asked before every handshake; an error refuses it with 403, code 4 and the error's text ("Forbidden" if it is empty).
     #[must_use]
     pub fn allow_request<F, R>(mut self, decide: F) -> Self
     where

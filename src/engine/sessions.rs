@@ -7,7 +7,7 @@ use super::{Application, Entropy, Handshake, Hooks, Options, Payload, Session, T
 use crate::metrics::Metrics;
 use crate::protocol::eio::handshake::{Open, Query, Request, Route, verify};
 use crate::protocol::eio::{Encoded, Version};
-use crate::protocol::errors::{CloseReason, ConnectionError};
+use crate::protocol::errors::{BadRequest, CloseReason, ConnectionError};
 use crate::protocol::limits::Limits;
 use crate::protocol::session::Timing;
 use crate::protocol::sid::{Boot, Miss, Node, Sid};
@@ -232,7 +232,7 @@ impl Engine {
             // Counted by its cause when it was looked up.
             ConnectionError::UnknownSid => {}
             ConnectionError::BadHandshakeMethod => self.metrics.refused_method.inc(),
-            ConnectionError::BadRequest => self.metrics.refused_bad_request.inc(),
+            ConnectionError::BadRequest(_) => self.metrics.refused_bad_request.inc(),
             ConnectionError::Forbidden(_) => self.metrics.refused_forbidden.inc(),
             ConnectionError::UnsupportedProtocolVersion => self.metrics.refused_protocol_version.inc(),
         }
@@ -265,12 +265,12 @@ impl Engine {
         };
         let sid = generate(request).await.map_err(|error| {
             debug!(error, "the application's sid generator failed");
-            ConnectionError::BadRequest
+            BadRequest::IdGeneration
         })?;
         // Two sessions of one sid would share their messages.
         if sid.is_empty() || self.read().contains_key(sid.as_str()) {
             debug!("the application's sid generator gave an empty sid or one that is taken");
-            return Err(ConnectionError::BadRequest);
+            return Err(BadRequest::IdGeneration.into());
         }
         Ok(Sid::from(sid.as_str()))
     }
@@ -339,7 +339,7 @@ impl Engine {
         match self.write().entry(sid.clone()) {
             hash_map::Entry::Occupied(_) => {
                 debug!("the application's sid generator gave one sid to two handshakes at once");
-                return Err(ConnectionError::BadRequest);
+                return Err(BadRequest::IdGeneration.into());
             }
             hash_map::Entry::Vacant(place) => place.insert(Entry { session: Arc::clone(session), _admission: admission }),
         };

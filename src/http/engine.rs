@@ -9,7 +9,7 @@ use crate::engine::stream::Peer;
 use crate::engine::{Admission, Engine, Handshake, Held, Payload, PollError, Refusal, Session, TransportKind};
 use crate::protocol::eio::Version;
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
-use crate::protocol::errors::ConnectionError;
+use crate::protocol::errors::{BadRequest, ConnectionError};
 use crate::protocol::sid::Sid;
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -118,7 +118,7 @@ impl EngineIo {
     /// What a handshake passes: origin, application, version, room; in the reference's order where it has one.
     async fn admit(&self, parts: &Parts, query: Query, peer: Peer) -> Result<Guest, Refused> {
         if self.cors.refuses(&parts.headers) {
-            return Err(ConnectionError::forbidden().into());
+            return Err(ConnectionError::Forbidden(String::new()).into());
         }
         let sid = self.engine.authorize(parts, &query).await?;
         let client = Client::of(&peer, &parts.headers, &self.trusted_proxies);
@@ -210,7 +210,9 @@ impl EngineIo {
 
     async fn websocket(&self, parts: &Parts, on_upgrade: OnUpgrade, peer: Peer) -> Result<Answer, Refused> {
         let (query, route) = self.route(parts, true)?;
-        let accept = accept_key(&parts.headers).filter(|_| parts.method == Method::GET).ok_or(ConnectionError::BadRequest)?;
+        let accept = accept_key(&parts.headers)
+            .filter(|_| parts.method == Method::GET)
+            .ok_or(ConnectionError::from(BadRequest::WebSocketHandshake))?;
         let (guest, is_initial) = match route {
             Route::Session(session) => (Err(session), false),
             Route::Handshake(_) => (Ok(self.admit(parts, query, peer).await?), true),
@@ -271,7 +273,7 @@ impl EngineIo {
                 self.engine.refused(error, parts);
                 (error.status(), error.code(), error.to_string())
             }
-            Refused::Room(refusal) => (refusal.status(), ConnectionError::forbidden().code(), refusal.to_string()),
+            Refused::Room(refusal) => (refusal.status(), ConnectionError::Forbidden(String::new()).code(), refusal.to_string()),
         };
         debug!(code, message, transport = transport(parts), "request refused");
         let is_room = matches!(refused, Refused::Room(_));

@@ -1,7 +1,7 @@
 //! The query of a request, the reference's checks in its order, and the answer to a handshake.
 
 use super::Encoded;
-use crate::protocol::errors::ConnectionError;
+use crate::protocol::errors::{BadRequest, ConnectionError};
 use crate::protocol::session::TransportKind;
 use crate::protocol::sid::Sid;
 use serde::{Deserialize, Serialize};
@@ -123,20 +123,26 @@ pub fn verify<S>(
     if !transports.contains(&transport) {
         return Err(ConnectionError::TransportUnknown);
     }
-    if request.has_bad_origin || query.has_two_sids() {
-        return Err(ConnectionError::BadRequest);
+    if request.has_bad_origin {
+        return Err(BadRequest::InvalidOrigin.into());
+    }
+    if query.has_two_sids() {
+        return Err(BadRequest::TwoSids.into());
     }
     match query.get("sid").filter(|sid| !sid.is_empty()) {
         Some(sid) => {
             let (session, version, current) = find(sid).ok_or(ConnectionError::UnknownSid)?;
             let fits = if request.is_upgrade { transport == TransportKind::WebSocket } else { transport == current };
-            if !fits || version != Version::of(query) {
-                return Err(ConnectionError::BadRequest);
+            if !fits {
+                return Err(BadRequest::TransportMismatch(current).into());
+            }
+            if version != Version::of(query) {
+                return Err(BadRequest::ProtocolMismatch(version).into());
             }
             Ok(Route::Session(session))
         }
         None if !request.is_get => Err(ConnectionError::BadHandshakeMethod),
-        None if (transport == TransportKind::WebSocket) != request.is_upgrade => Err(ConnectionError::BadRequest),
+        None if (transport == TransportKind::WebSocket) != request.is_upgrade => Err(BadRequest::TransportHandshake.into()),
         None => Ok(Route::Handshake(transport)),
     }
 }
@@ -186,21 +192,21 @@ mod tests {
             ("", true, false, false, Err(ConnectionError::TransportUnknown)),
             ("EIO=4&transport=webtransport", true, false, false, Err(ConnectionError::TransportUnknown)),
             ("EIO=3&transport=carrier-pigeon&sid=x", true, false, true, Err(ConnectionError::TransportUnknown)),
-            ("EIO=4&transport=polling&sid=nobody", true, false, true, Err(ConnectionError::BadRequest)),
-            ("EIO=4&transport=polling&sid=known&sid=other", true, false, false, Err(ConnectionError::BadRequest)),
+            ("EIO=4&transport=polling&sid=nobody", true, false, true, Err(BadRequest::InvalidOrigin.into())),
+            ("EIO=4&transport=polling&sid=known&sid=other", true, false, false, Err(BadRequest::TwoSids.into())),
             ("EIO=4&transport=polling&sid=known&sid=known", true, false, false, Ok(Route::Session("known"))),
             ("EIO=4&transport=polling&sid=nobody", false, false, false, Err(ConnectionError::UnknownSid)),
             ("EIO=4&transport=polling&sid=known", false, false, false, Ok(Route::Session("known"))),
-            ("EIO=4&transport=websocket&sid=known", true, false, false, Err(ConnectionError::BadRequest)),
+            ("EIO=4&transport=websocket&sid=known", true, false, false, Err(BadRequest::TransportMismatch(Polling).into())),
             ("EIO=4&transport=websocket&sid=known", true, true, false, Ok(Route::Session("known"))),
-            ("EIO=4&transport=polling&sid=known", true, true, false, Err(ConnectionError::BadRequest)),
-            ("EIO=3&transport=polling&sid=known", true, false, false, Err(ConnectionError::BadRequest)),
-            ("EIO=4&transport=polling&sid=old", true, false, false, Err(ConnectionError::BadRequest)),
+            ("EIO=4&transport=polling&sid=known", true, true, false, Err(BadRequest::TransportMismatch(Polling).into())),
+            ("EIO=3&transport=polling&sid=known", true, false, false, Err(BadRequest::ProtocolMismatch(Version::V4).into())),
+            ("EIO=4&transport=polling&sid=old", true, false, false, Err(BadRequest::ProtocolMismatch(Version::V3).into())),
             ("EIO=3&transport=polling&sid=old", true, false, false, Ok(Route::Session("old"))),
             ("transport=websocket&sid=old", true, true, false, Ok(Route::Session("old"))),
             (handshake, false, false, false, Err(ConnectionError::BadHandshakeMethod)),
             ("EIO=4&transport=websocket", false, false, false, Err(ConnectionError::BadHandshakeMethod)),
-            ("EIO=4&transport=websocket", true, false, false, Err(ConnectionError::BadRequest)),
+            ("EIO=4&transport=websocket", true, false, false, Err(BadRequest::TransportHandshake.into())),
         ] {
             let query_read = Query::parse(query);
             let request = Request { query: &query_read, is_get, is_upgrade, has_bad_origin };
