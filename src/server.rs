@@ -62,6 +62,7 @@ pub struct Server {
     metrics_allow: Networks,
     instance: u16,
     application: Router,
+    fallback: Router,
     restart_window: Duration,
     drain_timeout: Duration,
 }
@@ -77,6 +78,7 @@ impl Server {
             metrics_allow: MetricsOptions::default().allow,
             instance: 0,
             application: Router::new(),
+            fallback: Router::new(),
             restart_window: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(30),
         }
@@ -118,6 +120,13 @@ impl Server {
         self
     }
 
+    /// Sets what the own port answers where it has no route of its own, for a server with one port; 404 without it.
+    #[must_use]
+    pub fn fallback(mut self, application: Router) -> Self {
+        self.fallback = application;
+        self
+    }
+
     /// Sets over which time sessions are closed when the process stops.
     #[must_use]
     pub fn restart_window(mut self, window: Duration) -> Self {
@@ -137,7 +146,7 @@ impl Server {
         let cors = Cors::new(self.cors, self.page_port);
         let engine_io = Arc::new(EngineIo::new(Arc::clone(&self.engine), cors, self.trusted_proxies));
         let metrics = Page::new(Arc::clone(self.engine.metrics()), self.instance, self.engine.node(), SystemTime::now());
-        let own = Arc::new(own::Routes::new(Arc::clone(&engine_io), metrics, self.metrics_allow));
+        let own = Arc::new(own::Routes::new(Arc::clone(&engine_io), metrics, self.metrics_allow, self.fallback));
         let shared = own::shared(&engine_io, self.application);
         let connections = TaskTracker::new();
         let ports = TaskTracker::new();

@@ -72,6 +72,19 @@ impl Config {
         }
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         problems.check("engine.cookie", engine.cookie.chars().all(token), || format!("{:?} is no cookie's name", engine.cookie));
+        let is_header = http::HeaderValue::from_str(&engine.cookie_attributes).is_ok();
+        problems.check("engine.cookie_attributes", is_header, || format!("{:?} fits in no header", engine.cookie_attributes));
+        for (key, names) in [
+            ("cors.methods", &self.cors.methods),
+            ("cors.allowed_headers", &self.cors.allowed_headers),
+            ("cors.exposed_headers", &self.cors.exposed_headers),
+        ] {
+            for name in names {
+                problems.check(key, !name.is_empty() && name.chars().all(token), || format!("{name:?} is no name of one"));
+            }
+        }
+        let status = self.cors.preflight_status;
+        problems.check("cors.preflight_status", (200..300).contains(&status), || format!("{status} is no success"));
     }
 
     fn bounds(&self, problems: &mut Problems) {
@@ -142,6 +155,9 @@ mod tests {
             (&["engine.path=/{*all}"], r#"engine.path: "/{*all}" is no path such as "/socket.io/""#),
             (&["engine.path=//"], r#"engine.path: "//" is no path such as "/socket.io/""#),
             (&["engine.transports="], "engine.transports: expected `polling`, `websocket` or both, each once"),
+            (&["engine.cookie_attributes=Path=/\n"], r#"engine.cookie_attributes: "Path=/\n" fits in no header"#),
+            (&["cors.exposed_headers=a b"], r#"cors.exposed_headers: "a b" is no name of one"#),
+            (&["cors.preflight_status=404"], "cors.preflight_status: 404 is no success"),
             (&["engine.cookie=a b"], r#"engine.cookie: "a b" is no cookie's name"#),
             (&["limits.header_bytes=1KiB"], "limits.header_bytes: must be at least 8KiB"),
             (

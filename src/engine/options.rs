@@ -29,6 +29,8 @@ options! {
         pub max_payload: usize = 1_000_000,
         /// Name of a cookie that carries the sid, for load balancers that want one; empty is no cookie.
         pub cookie: String = String::new(),
+        /// What follows that cookie's value, such as `Secure` or `Max-Age`, as Set-Cookie has it.
+        pub cookie_attributes: String = "Path=/; HttpOnly; SameSite=Lax".to_owned(),
         /// Bytes from which a polling answer is compressed if the client takes that; 0 is never.
         #[serde(with = "options::size")]
         pub http_compression: usize = 1024,

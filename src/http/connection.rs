@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -35,7 +36,7 @@ where
     F: Fn(Request<Incoming>) -> A,
     A: Future<Output = Response<B>>,
     B: Body<Data = Bytes> + 'static,
-    B::Error: std::error::Error + Send + Sync,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let phase = Arc::new(AtomicU8::new(HEAD));
     let io = Timed {

@@ -3,11 +3,9 @@
 use super::options::Cors as Options;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_LENGTH, HOST, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_LENGTH, HOST, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderValue};
-
-const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE");
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// Answers for one port.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +34,7 @@ impl Cors {
 
     /// Whether OPTIONS is a preflight here; without CORS it is a handshake with a bad method.
     pub fn answers_preflight(&self, request: &HeaderMap) -> bool {
-        !self.options.origins.is_empty() || self.standing(request) == Some(Standing::Named)
+        self.is_on() || self.standing(request) == Some(Standing::Named)
     }
 
     /// Whether the request comes from a page that is neither ours nor named, which matters if [`Options::enforce`] is set.
@@ -56,7 +54,7 @@ impl Cors {
                 }
                 answer.append(VARY, HeaderValue::from_static("Origin"));
             }
-            Some(Standing::Stranger) | None if !self.options.origins.is_empty() => {
+            Some(Standing::Stranger) | None if self.is_on() => {
                 answer.append(VARY, HeaderValue::from_static("Origin"));
             }
             Some(Standing::Stranger) | None => return,
@@ -64,16 +62,33 @@ impl Cors {
         if self.options.credentials {
             answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
+        list(answer, ACCESS_CONTROL_EXPOSE_HEADERS, &self.options.exposed_headers);
     }
 
-    /// Adds what only a preflight's answer (204) carries.
+    /// The status of a preflight's answer.
+    pub fn preflight_status(&self) -> StatusCode {
+        StatusCode::from_u16(self.options.preflight_status).unwrap_or(StatusCode::NO_CONTENT)
+    }
+
+    /// Adds what only a preflight's answer carries.
     pub fn add_preflight_headers(&self, request: &HeaderMap, answer: &mut HeaderMap) {
-        answer.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-        if let Some(asked) = request.get(ACCESS_CONTROL_REQUEST_HEADERS) {
-            answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+        list(answer, ACCESS_CONTROL_ALLOW_METHODS, &self.options.methods);
+        list(answer, ACCESS_CONTROL_ALLOW_HEADERS, &self.options.allowed_headers);
+        if self.options.allowed_headers.is_empty() {
+            if let Some(asked) = request.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+                answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+            }
             answer.append(VARY, HeaderValue::from_static("Access-Control-Request-Headers"));
         }
+        if !self.options.max_age.is_zero() {
+            answer.insert(ACCESS_CONTROL_MAX_AGE, self.options.max_age.as_secs().into());
+        }
         answer.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+
+    /// Whether pages of any other origin are spoken to.
+    fn is_on(&self) -> bool {
+        self.options.reflect || !self.options.origins.is_empty()
     }
 
     fn standing(&self, request: &HeaderMap) -> Option<Standing> {
@@ -83,16 +98,23 @@ impl Cors {
         if any {
             return Some(Standing::Any);
         }
-        if self.options.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) || self.is_our_page(origin, request) {
-            return Some(Standing::Named);
-        }
-        Some(Standing::Stranger)
+        let is_named = self.options.reflect || self.options.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
+        Some(if is_named || self.is_our_page(origin, request) { Standing::Named } else { Standing::Stranger })
     }
 
     /// A page of the shared port of the host that the client asked for.
     fn is_our_page(&self, origin: &str, request: &HeaderMap) -> bool {
         let (Some(port), Some(host)) = (self.page_port, host(request)) else { return false };
         origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(&format!("{}:{port}", name(host))))
+    }
+}
+
+/// Adds a header that is a list, unless that is empty.
+fn list(answer: &mut HeaderMap, name: HeaderName, items: &[String]) {
+    if let Ok(value) = HeaderValue::from_str(&items.join(","))
+        && !value.is_empty()
+    {
+        answer.insert(name, value);
     }
 }
 
@@ -143,6 +165,43 @@ mod tests {
     }
 
     #[test]
+    fn any_origin_is_named_back_if_asked() {
+        let options =
+            Options { reflect: true, credentials: true, exposed_headers: vec!["x-a".into(), "x-b".into()], ..Options::default() };
+        let cors = Cors::new(options, None);
+        assert!(cors.answers_preflight(&request(None)));
+        assert_eq!(
+            lines(|answer| cors.add_headers(&request(Some("https://c.example")), answer)),
+            "access-control-allow-origin: https://c.example, vary: Origin, access-control-allow-credentials: true, \
+             access-control-expose-headers: x-a,x-b"
+        );
+    }
+
+    #[test]
+    fn a_preflight_is_told_what_is_allowed() {
+        let preflight = |options| {
+            let mut request = request(Some("https://a.example"));
+            request.insert(ACCESS_CONTROL_REQUEST_HEADERS, HeaderValue::from_static("x-asked"));
+            lines(|answer| Cors::new(options, None).add_preflight_headers(&request, answer))
+        };
+        assert_eq!(
+            preflight(Options::default()),
+            "access-control-allow-methods: GET,HEAD,PUT,PATCH,POST,DELETE, access-control-allow-headers: x-asked, \
+             vary: Access-Control-Request-Headers, content-length: 0"
+        );
+        let options = Options {
+            methods: vec!["GET".into(), "POST".into()],
+            allowed_headers: vec!["x-mine".into()],
+            max_age: std::time::Duration::from_secs(123),
+            ..Options::default()
+        };
+        assert_eq!(
+            preflight(options),
+            "access-control-allow-methods: GET,POST, access-control-allow-headers: x-mine, access-control-max-age: 123, content-length: 0"
+        );
+    }
+
+    #[test]
     fn the_page_on_the_shared_port_is_ours() {
         let cors = Cors::new(Options::default(), Some(8080));
         for (origin, host, ours) in [
@@ -175,7 +234,7 @@ mod tests {
     }
 
     fn options(origins: &[&str], credentials: bool, enforce: bool) -> Options {
-        Options { origins: origins.iter().map(|&origin| origin.to_owned()).collect(), credentials, enforce }
+        Options { origins: origins.iter().map(|&origin| origin.to_owned()).collect(), credentials, enforce, ..Options::default() }
     }
 
     fn request(origin: Option<&'static str>) -> HeaderMap {
@@ -183,8 +242,12 @@ mod tests {
     }
 
     fn answer(origins: &[&str], credentials: bool, origin: Option<&'static str>) -> String {
+        lines(|answer| Cors::new(options(origins, credentials, false), None).add_headers(&request(origin), answer))
+    }
+
+    fn lines(add: impl FnOnce(&mut HeaderMap)) -> String {
         let mut answer = HeaderMap::new();
-        Cors::new(options(origins, credentials, false), None).add_headers(&request(origin), &mut answer);
+        add(&mut answer);
         let lines: Vec<_> = answer.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         lines.join(", ")
     }

@@ -6,7 +6,7 @@ use super::connection::Timed;
 use super::cors::Cors;
 use super::{Answer, plain};
 use crate::engine::stream::Peer;
-use crate::engine::{Admission, Engine, Handshake, Held, Payload, PollError, Refusal, Session, TransportKind};
+use crate::engine::{Admission, Engine, Handshake, Held, Options, Payload, PollError, Refusal, Session, TransportKind};
 use crate::protocol::eio::Version;
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
 use crate::protocol::errors::{BadRequest, ConnectionError};
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE,
+    SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE, USER_AGENT, X_XSS_PROTECTION,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -92,7 +92,7 @@ impl EngineIo {
         let on_upgrade = is_upgrade.then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let mut answer = if parts.method == Method::OPTIONS && self.cors.answers_preflight(&parts.headers) {
-            let mut answer = plain(StatusCode::NO_CONTENT, Bytes::new());
+            let mut answer = plain(self.cors.preflight_status(), Bytes::new());
             self.cors.add_preflight_headers(&parts.headers, answer.headers_mut());
             answer
         } else {
@@ -257,14 +257,24 @@ impl EngineIo {
     }
 
     fn with_headers(&self, mut answer: Answer, parts: &Parts, is_initial: bool) -> Answer {
+        let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        if agent.contains("Trident/") {
+            // Internet Explorer takes what a page gets back of its own words for an attack on it.
+            answer.headers_mut().insert(X_XSS_PROTECTION, HeaderValue::from_static("0"));
+        }
         self.engine.add_headers(answer.headers_mut(), parts, is_initial);
         answer
     }
 
     fn cookie(&self, sid: &Sid) -> Option<HeaderValue> {
-        let name = &self.engine.options().cookie;
-        let cookie = format!("{name}={}; Path=/; HttpOnly; SameSite=Lax", sid.as_str());
-        if name.is_empty() { None } else { HeaderValue::from_str(&cookie).ok() }
+        let Options { cookie: name, cookie_attributes: attributes, .. } = self.engine.options();
+        if name.is_empty() {
+            return None;
+        }
+        // Ours need no encoding; those of an application may hold anything.
+        let sid: String = sid.as_str().bytes().map(encode).collect();
+        let separator = if attributes.is_empty() { "" } else { "; " };
+        HeaderValue::from_str(&format!("{name}={sid}{separator}{attributes}")).ok()
     }
 
     fn refuse(&self, refused: &Refused, parts: &Parts, is_upgrade: bool) -> Answer {
@@ -292,6 +302,12 @@ impl EngineIo {
         }
         answer
     }
+}
+
+/// A byte of a cookie's value, as JavaScript's `encodeURIComponent` writes it.
+fn encode(byte: u8) -> String {
+    let char = char::from(byte);
+    if byte.is_ascii_alphanumeric() || "-_.!~*'()".contains(char) { char.to_string() } else { format!("%{byte:02X}") }
 }
 
 /// The reference's JSON answer to a request that it refuses.

@@ -3,6 +3,7 @@
 use super::client_address::Networks;
 use crate::options;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 options! {
     /// HTTP: the port that all instances of a host share, for pages and the API.
@@ -29,8 +30,21 @@ options! {
     pub struct Cors {
         /// Origins such as `"https://example.org"`, or `"*"` for all; none means that only pages of the server's own origin may.
         pub origins: Vec<String> = Vec::new(),
+        /// Whether any other origin may as well, by being named back: then, unlike with `"*"`, cookies can be allowed.
+        pub reflect: bool = false,
         /// Whether those pages may send cookies; browsers refuse that together with `"*"`.
         pub credentials: bool = false,
+        /// Methods that those pages may use.
+        pub methods: Vec<String> = ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"].map(str::to_owned).into(),
+        /// Request headers that those pages may set; none means whatever they ask for.
+        pub allowed_headers: Vec<String> = Vec::new(),
+        /// Headers of our answers that those pages may read beside those that every page may.
+        pub exposed_headers: Vec<String> = Vec::new(),
+        /// How long a browser may remember what it was allowed; 0 leaves that to the browser.
+        #[serde(with = "options::duration")]
+        pub max_age: Duration = Duration::ZERO,
+        /// Status of the answer to a browser that asks beforehand; very old ones want 200.
+        pub preflight_status: u16 = 204,
         /// Whether requests of pages from other origins are refused with 403, WebSockets included, which CORS alone does not cover.
         pub enforce: bool = false,
     }

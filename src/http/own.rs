@@ -5,14 +5,16 @@ use super::metrics::{self, Page};
 use super::{Answer, EngineIo, client_script, plain};
 use crate::engine::stream::Peer;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use std::sync::Arc;
+use tower::ServiceExt;
 
 /// The routes of an instance's own port and of its unix socket.
 #[derive(Debug)]
@@ -20,34 +22,41 @@ pub struct Routes {
     engine_io: Arc<EngineIo>,
     metrics: Page,
     metrics_allow: Networks,
+    fallback: Router,
 }
 
 impl Routes {
-    /// The routes round these sessions.
-    pub fn new(engine_io: Arc<EngineIo>, metrics: Page, metrics_allow: Networks) -> Self {
-        Self { engine_io, metrics, metrics_allow }
+    /// The routes round these sessions, and an application's own where there is none.
+    pub fn new(engine_io: Arc<EngineIo>, metrics: Page, metrics_allow: Networks, fallback: Router) -> Self {
+        Self { engine_io, metrics, metrics_allow, fallback }
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
+    pub async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Either<Full<Bytes>, Body>> {
         let path = request.uri().path();
-        if let Some(file) = self.engine_io.below(path) {
-            if let Some(script) = client_script::respond(file, request.headers()) {
-                return script.map(Full::new);
+        let answer = if let Some(file) = self.engine_io.below(path) {
+            match client_script::respond(file, request.headers()) {
+                Some(script) => script.map(Full::new),
+                None => self.engine_io.answer(request, peer).await,
             }
-            return self.engine_io.answer(request, peer).await;
-        }
-        match path {
-            "/healthz" => health(StatusCode::OK, "ok"),
-            "/readyz" => readiness(&self.engine_io),
-            "/metrics" if metrics::is_allowed(&peer, request.headers(), &self.metrics_allow) => {
-                let mut answer = plain(StatusCode::OK, Bytes::from(self.metrics.render()));
-                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
-                answer
+        } else {
+            match path {
+                "/healthz" => health(StatusCode::OK, "ok"),
+                "/readyz" => readiness(&self.engine_io),
+                // To everybody else there is no such page.
+                "/metrics" if metrics::is_allowed(&peer, request.headers(), &self.metrics_allow) => {
+                    let mut answer = plain(StatusCode::OK, Bytes::from(self.metrics.render()));
+                    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                    answer
+                }
+                _ => {
+                    request.extensions_mut().insert(peer);
+                    let Ok(answer) = self.fallback.clone().oneshot(request).await;
+                    return answer.map(Either::Right);
+                }
             }
-            // To everybody else there is no such page.
-            _ => plain(StatusCode::NOT_FOUND, Bytes::new()),
-        }
+        };
+        answer.map(Either::Left)
     }
 }
 
