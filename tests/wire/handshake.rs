@@ -1,8 +1,11 @@
 //! Handshakes: the reference's checks, statuses and bodies, and what the application decides.
 
 use crate::support::{TestServer, websocket_request};
-use stickyport::engine::{Hooks, TransportKind};
+use axum::Router;
+use axum::routing::get;
+use stickyport::engine::{BadRequest, Hooks, TransportKind, Version};
 use stickyport::http::options::Cors;
+use tokio::sync::mpsc;
 
 #[tokio::test]
 async fn the_answer_is_the_references() {
@@ -182,6 +185,17 @@ async fn an_application_may_make_its_own_sids_and_add_headers() {
 }
 
 #[tokio::test]
+async fn a_cookie_has_the_attributes_that_are_set_and_a_value_that_cannot_break_out() {
+    let server = TestServer::start(|setup| {
+        setup.options.cookie = "io".to_owned();
+        setup.options.cookie_attributes = "Path=/chat; Secure".to_owned();
+        setup.hooks = Hooks::default().generate_id(async |_| Ok("a b;ö".to_owned()));
+    });
+    let answer = server.get("EIO=4&transport=polling").await;
+    assert_eq!(answer.header("set-cookie"), Some("io=a%20b%3B%C3%B6; Path=/chat; Secure"));
+}
+
+#[tokio::test]
 async fn transports_may_be_restricted() {
     let server = TestServer::start(|setup| setup.options.transports = vec![TransportKind::Polling]);
     let open = server.get("EIO=4&transport=polling").await;
@@ -200,6 +214,35 @@ async fn a_path_that_is_not_ours_is_not_found() {
     let server = TestServer::start(|setup| setup.options.add_trailing_slash = false);
     let answer = server.request("GET /engine.io?EIO=4&transport=polling HTTP/1.1\r\nHost: test\r\n\r\n").await;
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn an_application_may_have_pages_on_the_port_of_the_sessions() {
+    let server = TestServer::start(|setup| setup.fallback = Router::new().route("/page", get(async || "a page")));
+    let ask = async |path: &str| server.request(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+    assert_eq!(ask("/page").await.text(), "a page");
+    assert_eq!(ask("/elsewhere").await.status, 404);
+    assert!(ask("/healthz").await.text().contains("ok"));
+    assert_eq!(ask("/engine.io/?EIO=4&transport=polling").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_application_is_told_what_was_wrong_with_a_request() {
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let server = TestServer::start(|setup| {
+        setup.hooks = Hooks::default().on_connection_error(move |error, _| drop(sender.send(error.clone())));
+    });
+    let (_, query) = server.poller().await;
+    server.get(&query.replace("polling", "websocket")).await;
+    server.get(&query.replace("EIO=4", "EIO=3")).await;
+    server.get("EIO=4&transport=websocket").await;
+    for expected in [
+        BadRequest::TransportMismatch(TransportKind::Polling),
+        BadRequest::ProtocolMismatch(Version::V4),
+        BadRequest::TransportHandshake,
+    ] {
+        assert_eq!(told.recv().await, Some(expected.into()));
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! Heartbeats, and how a server goes: stop in place and drain.
 
 use crate::support::{Frame, TestServer, writable};
+use std::sync::Arc;
 use std::time::Duration;
-use stickyport::engine::CloseReason;
+use stickyport::engine::{Application, CloseReason, Connection, Message, Session};
+use stickyport::protocol::eio::Encoded;
 use stickyport::shutdown::Phase;
+use tokio::sync::mpsc;
 
 #[tokio::test]
 async fn the_server_pings_and_a_client_that_answers_stays() {
@@ -23,6 +26,53 @@ async fn the_server_pings_and_a_client_that_answers_stays() {
         assert_eq!(server.post(&query, "3").await.text(), "ok");
     }
     assert!(session.is_open());
+}
+
+#[tokio::test]
+async fn an_application_is_told_of_heartbeats_of_what_has_left_and_of_an_upgrade_that_is_tried() {
+    struct Told(mpsc::UnboundedSender<String>);
+
+    impl Application for Told {
+        fn opened(&self, _: &Arc<Session>) -> Arc<dyn Connection> {
+            Arc::new(Self(self.0.clone()))
+        }
+    }
+
+    impl Connection for Told {
+        fn message(&self, session: &Arc<Session>, message: Message) {
+            session.send_marked(&[Encoded::message(&message)], 7).expect("open");
+        }
+        fn heartbeat(&self, _: &Arc<Session>) {
+            let _ = self.0.send("heartbeat".to_owned());
+        }
+        fn sent(&self, _: &Arc<Session>, mark: u64) {
+            let _ = self.0.send(format!("sent {mark}"));
+        }
+        fn upgrading(&self, _: &Arc<Session>) {
+            let _ = self.0.send("upgrading".to_owned());
+        }
+        fn closed(&self, _: &Arc<Session>, _: CloseReason) {}
+    }
+
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let server = TestServer::with(|setup| setup.options.ping_interval = Duration::from_millis(20), Told(sender));
+    let mut told = async || told.recv().await.expect("a server");
+    let open = server.get("EIO=4&transport=polling").await;
+    let sid = open.text().split('"').nth(3).expect("a sid");
+    let query = format!("EIO=4&transport=polling&sid={sid}");
+    assert_eq!(server.get(&query).await.text(), "2");
+    // Nothing has left while nobody polls.
+    server.post(&query, "4x\u{1e}3").await;
+    assert_eq!(told().await, "heartbeat");
+    assert!(server.get(&query).await.text().starts_with("4x"));
+    assert_eq!(told().await, "sent 7");
+    let mut socket = server.upgrade(&format!("EIO=4&transport=websocket&sid={sid}")).await.expect("upgraded");
+    socket.send("2probe").await;
+    assert_eq!(told().await, "upgrading");
+    assert_eq!(socket.text().await, "3probe");
+    socket.send("5").await;
+    socket.send("4y").await;
+    assert_eq!(told().await, "sent 7");
 }
 
 #[tokio::test]

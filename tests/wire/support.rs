@@ -1,5 +1,6 @@
 //! A server in this process, and clients that write bytes.
 
+use axum::Router;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub struct Setup {
     pub metrics: Arc<Metrics>,
     pub cors: Cors,
     pub hooks: Hooks,
+    pub fallback: Router,
 }
 
 /// What the application was told.
@@ -135,6 +137,7 @@ impl TestServer {
         let shutdown = Shutdown::new();
         let server = Server::new(Arc::clone(&engine))
             .cors(setup.cors)
+            .fallback(setup.fallback)
             .restart_window(Duration::from_millis(100))
             .drain_timeout(Duration::from_millis(100));
         let serving = tokio::spawn({
