@@ -189,7 +189,7 @@ async fn a_cookie_has_the_attributes_that_are_set_and_a_value_that_cannot_break_
     let server = TestServer::start(|setup| {
         setup.options.cookie = "io".to_owned();
         setup.options.cookie_attributes = "Path=/chat; Secure".to_owned();
-        setup.hooks = Hooks::default().generate_id(async |_| Ok("a b;ö".to_owned()));
+        setup.hooks = Hooks::default().generate_id(|_| async { Ok("a b;ö".to_owned()) });
     });
     let answer = server.get("EIO=4&transport=polling").await;
     assert_eq!(answer.header("set-cookie"), Some("io=a%20b%3B%C3%B6; Path=/chat; Secure"));
