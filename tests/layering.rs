@@ -36,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rust_embed", &["http/client_script", "apps"]),
     ("getrandom", &["engine"]),
     ("regex", &["hub"]),
+    ("rmp", &["protocol/sio"]),
 ];
 
 #[test]

@@ -51,7 +51,7 @@ fn socketio_packets_decode() {
     for case in section("socketio_decode") {
         let messages: Vec<Value> = case.read("in");
         let expected: Vec<Value> = case.read("out");
-        let mut decoder = Decoder::new(10);
+        let mut decoder = Decoder::new(Parser::Json, 10);
         let (mut packets, mut error) = (Vec::new(), None);
         for message in &messages {
             let decoded = match message {

@@ -38,7 +38,8 @@ impl Link {
     pub(super) fn new(io: SocketIo) -> Arc<Self> {
         let limits = io.limits();
         let connect_by = Instant::now() + io.options().connect_timeout;
-        let client = Client::new(limits.attachments, limits.namespaces_per_session, connect_by.into_std());
+        let client =
+            Client::new(io.parser(), io.parser().max_attachments(limits), limits.namespaces_per_session, connect_by.into_std());
         let state = Mutex::new(State { client, incoming: 0, is_closed: false });
         Arc::new_cyclic(|this| Self { io, this: Weak::clone(this), state, gone: Notify::new(), held_back: AtomicUsize::new(0) })
     }

@@ -10,7 +10,7 @@ options! {
         /// Time in which a client must join a namespace; else its session is closed.
         #[serde(with = "options::duration")]
         pub connect_timeout: Duration = Duration::from_secs(45),
-        /// How packets are written; every client has to use the same: "json" is what they all do unless told otherwise.
+        /// How packets are written; every client has to use the same: "json", or "msgpack" with socket.io-msgpack-parser.
         pub parser: Parser = Parser::Json,
         /// Whether a namespace that came from a pattern or a function goes with its last socket.
         pub cleanup_empty_child_namespaces: bool = false,

@@ -2,7 +2,7 @@
 
 use super::eio::Message;
 use super::errors::CloseReason;
-use super::sio::{AckId, Args, Body, DecodeError, Decoder, Packet};
+use super::sio::{AckId, Args, Body, DecodeError, Decoder, Packet, Parser};
 use bytestring::ByteString;
 use std::time::Instant;
 
@@ -104,9 +104,9 @@ impl Violation {
 
 impl<S: Clone + PartialEq> Client<S> {
     /// A client that is in no namespace, and has to be in one by `connect_by`.
-    pub const fn new(max_attachments: usize, max_namespaces: usize, connect_by: Instant) -> Self {
+    pub const fn new(parser: Parser, max_attachments: usize, max_namespaces: usize, connect_by: Instant) -> Self {
         Self {
-            decoder: Decoder::new(max_attachments),
+            decoder: Decoder::new(parser, max_attachments),
             places: Vec::new(),
             max_namespaces,
             attempts: 0,
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_client_that_comes_in_nowhere_is_closed_in_time() {
         let now = Instant::now();
-        let mut late = Client::<u32>::new(10, 2, now + SECOND);
+        let mut late = Client::<u32>::new(Parser::Json, 10, 2, now + SECOND);
         assert_eq!(late.poll_deadline(), Some(now + SECOND));
         assert!(!late.handle_timeout(now));
         assert!(late.handle_timeout(now + SECOND));
@@ -381,7 +381,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_client_says_it_is_in_few_namespaces_and_once_in_each(steps in proptest::collection::vec(step(), 0..60)) {
-            let mut client = Client::new(2, 3, Instant::now() + SECOND);
+            let mut client = Client::new(Parser::Json, 2, 3, Instant::now() + SECOND);
             let mut attempts: Vec<(ByteString, Attempt)> = Vec::new();
             let mut inside: BTreeMap<ByteString, u32> = BTreeMap::new();
             let mut next = 0_u32;
@@ -467,7 +467,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn client() -> Client<u32> {
-        Client::new(10, 2, Instant::now() + SECOND)
+        Client::new(Parser::Json, 10, 2, Instant::now() + SECOND)
     }
 
     fn joined() -> Client<u32> {

@@ -16,6 +16,8 @@ options! {
         pub packets_per_payload: usize = 10_000,
         /// Binary attachments of one Socket.IO packet, as the reference counts them.
         pub attachments: usize = 10,
+        /// Binary values of one packet of the msgpack parser, which the reference does not count.
+        pub msgpack_attachments: usize = 1_000,
         /// Namespaces that one session may be connected to at once.
         pub namespaces_per_session: usize = 100,
         /// Namespaces that clients may have made by pattern or by function; beyond it the empty ones go, and if none is, clients are refused.

@@ -33,9 +33,14 @@ impl Encoded {
 
     /// A binary message.
     pub fn binary(payload: &[u8]) -> Self {
-        let mut buffer = Vec::with_capacity(MAX_HEADER + payload.len());
+        Self::binary_with(payload.len(), |out| out.extend_from_slice(payload))
+    }
+
+    /// A binary message of about so many bytes, which `write` appends.
+    pub fn binary_with(capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut buffer = Vec::with_capacity(MAX_HEADER + capacity);
         buffer.resize(MAX_HEADER, 0);
-        buffer.extend_from_slice(payload);
+        write(&mut buffer);
         Self::framed(buffer, true)
     }
 

@@ -100,8 +100,8 @@ impl Args {
     }
 
     /// From a list without brackets that was validated and counted.
-    pub(super) fn validated(tail: ByteString, len: usize) -> Self {
-        Self { tail, len, attachments: Vec::new() }
+    pub(super) fn validated(tail: ByteString, len: usize, attachments: Vec<Bytes>) -> Self {
+        Self { tail, len, attachments }
     }
 
     /// Adds what a placeholder already names.

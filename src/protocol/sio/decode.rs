@@ -1,7 +1,7 @@
 //! Puts packets together from the messages of one client, and believes nothing that they say.
 
 use super::json::{placeholders_fit, unescape};
-use super::{AckId, Args, Body, Packet};
+use super::{AckId, Args, Body, Packet, Parser, msgpack};
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::{Deserialize, Deserializer as _, IgnoredAny, SeqAccess, Visitor};
@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 /// After an error nothing that it says means anything: the session ends.
 #[derive(Debug)]
 pub struct Decoder {
+    parser: Parser,
     max_attachments: usize,
     partial: Option<Partial>,
 }
@@ -26,13 +27,13 @@ struct Partial {
     missing: usize,
 }
 
-/// Why a message fits no packet, in the reference's words; the session ends with "forced close".
+/// Why a message fits no packet, in the words of the reference's parsers; the session ends with "forced close".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The first character is none from 0 to 6.
     #[error("unknown packet type {0}")]
     UnknownType(&'static str),
-    /// The payload is not JSON, or not what its type of packet may carry.
+    /// The payload is not of the parser's form, or not what its type of packet may carry.
     #[error("invalid payload")]
     InvalidPayload,
     /// A binary packet without a number of attachments, or with 0.
@@ -50,12 +51,24 @@ pub enum DecodeError {
     /// A binary message where none is due.
     #[error("got binary data when not reconstructing a packet")]
     UnexpectedBinary,
+    /// A message is not one msgpack value.
+    #[error("Could not parse")]
+    Malformed,
+    /// A msgpack packet whose type is no integer from 0 to 4.
+    #[error("invalid packet type")]
+    InvalidType,
+    /// A msgpack packet whose namespace is no string.
+    #[error("invalid namespace")]
+    InvalidNamespace,
+    /// A msgpack packet whose acknowledgement id is no integer.
+    #[error("invalid packet id")]
+    InvalidId,
 }
 
 impl Decoder {
     /// A decoder that takes at most so many attachments with a packet.
-    pub const fn new(max_attachments: usize) -> Self {
-        Self { max_attachments, partial: None }
+    pub const fn new(parser: Parser, max_attachments: usize) -> Self {
+        Self { parser, max_attachments, partial: None }
     }
 
     /// Takes a text message; `None` says that attachments are due.
@@ -63,6 +76,9 @@ impl Decoder {
     /// # Errors
     /// The message is no packet.
     pub fn text(&mut self, text: ByteString) -> Result<Option<Packet>, DecodeError> {
+        if self.parser == Parser::MsgPack {
+            return Err(DecodeError::Malformed);
+        }
         if self.partial.is_some() {
             return Err(DecodeError::UnexpectedText);
         }
@@ -77,8 +93,11 @@ impl Decoder {
     /// Takes a binary message; `None` says that more attachments are due.
     ///
     /// # Errors
-    /// No attachment was due.
+    /// No attachment was due, or the message is no packet.
     pub fn binary(&mut self, bytes: Bytes) -> Result<Option<Packet>, DecodeError> {
+        if self.parser == Parser::MsgPack {
+            return msgpack::decode(&bytes, self.max_attachments).map(Some);
+        }
         let Some(mut partial) = self.partial.take() else {
             return Err(DecodeError::UnexpectedBinary);
         };
@@ -182,7 +201,7 @@ fn event(text: &ByteString, json: &str) -> Result<(ByteString, Args), DecodeErro
     let name = event_name(text, first).filter(|name| !is_reserved(name)).ok_or(DecodeError::InvalidPayload)?;
     let tail = trim_brackets(json).strip_prefix(first).unwrap_or_default().trim_ascii_start();
     let tail = tail.strip_prefix(',').unwrap_or(tail).trim_ascii_start();
-    Ok((name, Args::validated(text.slice_ref(tail), len - 1)))
+    Ok((name, Args::validated(text.slice_ref(tail), len - 1, Vec::new())))
 }
 
 /// An array, or nothing: the reference calls its listener without arguments then.
@@ -191,7 +210,7 @@ fn acknowledgement(text: &ByteString, json: &str) -> Result<Args, DecodeError> {
         return Ok(Args::none());
     }
     let len = validate_array(json).map_err(|_| DecodeError::InvalidPayload)?;
-    Ok(Args::validated(text.slice_ref(trim_brackets(json)), len))
+    Ok(Args::validated(text.slice_ref(trim_brackets(json)), len, Vec::new()))
 }
 
 /// The text of a string or a number.
@@ -208,7 +227,7 @@ fn event_name(text: &ByteString, json: &str) -> Option<ByteString> {
 }
 
 /// Names that the reference's sockets use for themselves.
-fn is_reserved(name: &str) -> bool {
+pub(super) fn is_reserved(name: &str) -> bool {
     matches!(name, "connect" | "connect_error" | "disconnect" | "disconnecting" | "newListener" | "removeListener")
 }
 
@@ -344,7 +363,7 @@ mod tests {
 
     #[test]
     fn attachments_come_in_order_and_nothing_comes_between() {
-        let mut decoder = Decoder::new(2);
+        let mut decoder = Decoder::new(Parser::Json, 2);
         let text = r#"52-/a,7["x",{"_placeholder":true,"num":1},[{"_placeholder":true,"num":0}]]"#;
         assert_eq!(decoder.text(text.into()), Ok(None));
         assert_eq!(decoder.binary(Bytes::from_static(b"0")), Ok(None));
@@ -374,7 +393,7 @@ mod tests {
             assert_eq!(one(text), Err(error), "{text}");
         }
         // Fewer placeholders than attachments are fine, and without attachments a placeholder is an object like any other.
-        assert_eq!(Decoder::new(10).text("510-[\"a\"]".into()), Ok(None));
+        assert_eq!(Decoder::new(Parser::Json, 10).text("510-[\"a\"]".into()), Ok(None));
         assert!(one(r#"2["a",{"_placeholder":true,"num":1}]"#).is_ok());
     }
 
@@ -382,7 +401,7 @@ mod tests {
     fn a_million_brackets_are_one_more_array() {
         let deep = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
         for text in [format!("2[\"a\",{deep}]"), format!("3{deep}"), format!("51-[\"a\",{deep}]")] {
-            assert!(Decoder::new(1).text(text.into()).is_ok());
+            assert!(Decoder::new(Parser::Json, 1).text(text.into()).is_ok());
         }
         for text in [
             format!("2{}", "[".repeat(1_000_000)),
@@ -433,11 +452,11 @@ mod tests {
 
     /// Decodes a packet that has no attachments.
     fn one(text: &str) -> Result<Packet, DecodeError> {
-        Decoder::new(10).text(text.into()).map(|packet| packet.expect("no attachments are due"))
+        Decoder::new(Parser::Json, 10).text(text.into()).map(|packet| packet.expect("no attachments are due"))
     }
 
     fn relay(packets: &[crate::protocol::eio::Encoded]) -> Result<Packet, DecodeError> {
-        let mut decoder = Decoder::new(100);
+        let mut decoder = Decoder::new(Parser::Json, 100);
         for packet in packets {
             let decoded = if packet.is_binary() {
                 decoder.binary(Bytes::copy_from_slice(packet.payload()))
@@ -454,7 +473,7 @@ mod tests {
 
     /// Decodes, and reads whatever comes of it in every way.
     fn use_up(text: &str) {
-        let mut decoder = Decoder::new(100);
+        let mut decoder = Decoder::new(Parser::Json, 100);
         let mut decoded = decoder.text(text.into());
         while let Ok(None) = decoded {
             decoded = decoder.binary(Bytes::from_static(b"x"));

@@ -45,6 +45,25 @@ impl<'a> Iterator for Elements<'a> {
 
 /// Whether each `{"_placeholder":true,"num":…}` names one of so many attachments.
 pub(super) fn placeholders_fit(json: &str, attachments: usize) -> bool {
+    containers(json).all(|(_, container)| match container {
+        Container::Placeholder { num, .. } => num.is_some_and(|num| num < attachments),
+        Container::List(_) | Container::Object(_) => true,
+    })
+}
+
+/// A list or an object, as it is known when it ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Container {
+    /// How many elements it has.
+    List(u32),
+    /// How many members it has.
+    Object(u32),
+    /// An object with `"_placeholder":true`, and its `num` if that is one that an attachment could have.
+    Placeholder { len: u32, num: Option<usize> },
+}
+
+/// Lists and objects in the order of their ends, each with its place in the order of their beginnings.
+pub(super) fn containers(json: &str) -> impl Iterator<Item = (usize, Container)> {
     #[derive(Clone, Copy, PartialEq)]
     enum Key {
         Expected,
@@ -54,43 +73,56 @@ pub(super) fn placeholders_fit(json: &str, attachments: usize) -> bool {
     }
     #[derive(Clone, Copy)]
     enum Open {
-        Array,
-        Object { key: Key, marked: bool, fits: bool },
+        List { len: u32 },
+        Object { len: u32, key: Key, marked: bool, num: Option<usize> },
     }
 
-    let mut open: Vec<Open> = Vec::new();
-    for token in Tokens::of(json) {
-        // A string where a key is expected is one; anything else here ends or is the value of the key before it.
-        if let Some(Open::Object { key, marked, fits }) = open.last_mut() {
-            match (token, *key) {
-                (Token::Punctuation(b','), _) => *key = Key::Expected,
-                (Token::Punctuation(b':' | b']' | b'}'), _) => {}
-                (Token::String(text), Key::Expected) => {
-                    *key = match unescape(text).as_ref() {
-                        "_placeholder" => Key::Placeholder,
-                        "num" => Key::Num,
-                        _ => Key::Other,
+    let mut tokens = Tokens::of(json);
+    let mut open: Vec<(usize, Open)> = Vec::new();
+    let mut begun = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let token = tokens.next()?;
+            // A string where a key is expected is one; anything else in an object ends or is the value of the key before it.
+            match (open.last_mut(), token) {
+                (None, _) | (Some((_, Open::List { .. })), Token::Punctuation(b',' | b']')) => {}
+                (Some((_, Open::List { len })), _) => *len += 1,
+                (Some((_, Open::Object { len, key, marked, num })), _) => match (token, *key) {
+                    (Token::Punctuation(b','), _) => *key = Key::Expected,
+                    (Token::Punctuation(b':' | b'}'), _) => {}
+                    (Token::String(text), Key::Expected) => {
+                        *len += 1;
+                        *key = match unescape(text).as_ref() {
+                            "_placeholder" => Key::Placeholder,
+                            "num" => Key::Num,
+                            _ => Key::Other,
+                        }
                     }
+                    (value, Key::Placeholder) => *marked = matches!(value, Token::Other("true")),
+                    (Token::Other(number), Key::Num) => *num = number.parse().ok(),
+                    (_, Key::Num) => *num = None,
+                    _ => {}
+                },
+            }
+            match token {
+                Token::Punctuation(b'[') => open.push((begun, Open::List { len: 0 })),
+                Token::Punctuation(b'{') => {
+                    open.push((begun, Open::Object { len: 0, key: Key::Expected, marked: false, num: None }));
                 }
-                (value, Key::Placeholder) => *marked = matches!(value, Token::Other("true")),
-                (value, Key::Num) => {
-                    *fits = matches!(value, Token::Other(number) if number.parse::<usize>().is_ok_and(|n| n < attachments));
+                Token::Punctuation(b']' | b'}') => {
+                    let (place, container) = open.pop()?;
+                    let container = match container {
+                        Open::List { len } => Container::List(len),
+                        Open::Object { len, marked: true, num, .. } => Container::Placeholder { len, num },
+                        Open::Object { len, .. } => Container::Object(len),
+                    };
+                    return Some((place, container));
                 }
                 _ => {}
             }
+            begun += usize::from(matches!(token, Token::Punctuation(b'[' | b'{')));
         }
-        match token {
-            Token::Punctuation(b'[') => open.push(Open::Array),
-            Token::Punctuation(b'{') => open.push(Open::Object { key: Key::Expected, marked: false, fits: false }),
-            Token::Punctuation(b']' | b'}') => {
-                if let Some(Open::Object { marked: true, fits: false, .. }) = open.pop() {
-                    return false;
-                }
-            }
-            _ => {}
-        }
-    }
-    true
+    })
 }
 
 /// The text of a JSON string, quotes included; one that Rust cannot hold is kept as it stands.
@@ -139,7 +171,7 @@ fn utf16_unit(json: &str, at: usize) -> Option<u16> {
 }
 
 #[derive(Clone, Copy)]
-enum Token<'a> {
+pub(super) enum Token<'a> {
     /// One of `[ ] { } , :`
     Punctuation(u8),
     /// With its quotes.
@@ -148,13 +180,13 @@ enum Token<'a> {
     Other(&'a str),
 }
 
-struct Tokens<'a> {
+pub(super) struct Tokens<'a> {
     json: &'a str,
     at: usize,
 }
 
 impl<'a> Tokens<'a> {
-    fn of(json: &'a str) -> Self {
+    pub(super) fn of(json: &'a str) -> Self {
         Self { json, at: 0 }
     }
 

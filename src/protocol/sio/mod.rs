@@ -5,9 +5,11 @@ mod decode;
 mod deserialize;
 mod encode;
 mod json;
+mod msgpack;
 mod packet;
 mod parser;
 mod serialize;
+mod transcode;
 
 pub use args::{Args, ArgsError};
 pub use decode::{DecodeError, Decoder};

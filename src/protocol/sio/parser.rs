@@ -1,7 +1,8 @@
 //! Which parser a server and its clients have agreed upon: how a packet becomes messages, and messages a packet.
 
-use super::{AckId, Args, encode};
+use super::{AckId, Args, encode, msgpack};
 use crate::protocol::eio::Encoded;
+use crate::protocol::limits::Limits;
 use crate::protocol::sid::SocketId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,6 +14,8 @@ pub enum Parser {
     /// The reference's own: a text, and a binary message for each attachment.
     #[default]
     Json,
+    /// `socket.io-msgpack-parser`: each packet is one binary message, whatever it holds.
+    MsgPack,
 }
 
 impl Parser {
@@ -20,6 +23,7 @@ impl Parser {
     pub fn connect(self, namespace: &str, id: Option<&SocketId>, pid: Option<&str>) -> Encoded {
         match self {
             Self::Json => encode::connect(namespace, id, pid),
+            Self::MsgPack => msgpack::connect(namespace, id, pid),
         }
     }
 
@@ -27,6 +31,7 @@ impl Parser {
     pub fn connect_error(self, namespace: &str, message: &str, data: Option<&RawValue>) -> Encoded {
         match self {
             Self::Json => encode::connect_error(namespace, message, data),
+            Self::MsgPack => msgpack::connect_error(namespace, message, data),
         }
     }
 
@@ -34,6 +39,7 @@ impl Parser {
     pub fn disconnect(self, namespace: &str) -> Encoded {
         match self {
             Self::Json => encode::disconnect(namespace),
+            Self::MsgPack => msgpack::disconnect(namespace),
         }
     }
 
@@ -41,6 +47,7 @@ impl Parser {
     pub fn event(self, namespace: &str, ack: Option<u64>, name: &str, args: &Args) -> Vec<Encoded> {
         match self {
             Self::Json => encode::event(namespace, ack, name, args),
+            Self::MsgPack => vec![msgpack::event(namespace, ack, name, args)],
         }
     }
 
@@ -48,6 +55,15 @@ impl Parser {
     pub fn ack(self, namespace: &str, id: &AckId, args: &Args) -> Vec<Encoded> {
         match self {
             Self::Json => encode::ack(namespace, id, args),
+            Self::MsgPack => vec![msgpack::ack(namespace, id, args)],
+        }
+    }
+
+    /// How many binary values a packet may hold.
+    pub const fn max_attachments(self, limits: &Limits) -> usize {
+        match self {
+            Self::Json => limits.attachments,
+            Self::MsgPack => limits.msgpack_attachments,
         }
     }
 }

@@ -1,0 +1,446 @@
+//! msgpack from JSON and its attachments, and back, without a value in between.
+//!
+//! It reads what `notepack.io` writes in any of its versions (bytes are `bin` or, of old, extension 0; a date is the timestamp
+//! extension or, of old, extension 0) and writes what all of them write alike. Values become what JavaScript's JSON shows of them:
+//! a date its text, NaN null, and a member that is undefined is left out.
+
+use super::DecodeError;
+use super::json::{Container, Token, Tokens, containers, unescape};
+use bytes::{Buf, Bytes, TryGetError};
+use bytestring::ByteString;
+use rmp::Marker;
+use rmp::encode::{
+    write_array_len, write_bin_len, write_bool, write_f64, write_map_len, write_nil, write_sint, write_str_len, write_uint,
+};
+use std::fmt::Display;
+use std::io::Write as _;
+
+/// Lists and maps inside one another; JavaScript's decoders call themselves for each, and would run out of stack.
+const MAX_DEPTH: usize = 1_000;
+
+/// Appends JSON values as msgpack, an attachment for every placeholder that names one.
+///
+/// The JSON is known to be valid. Several values may follow one another with commas, as in a list without brackets. An integer is
+/// written exactly as far as 64 bits go; other numbers as JavaScript reads them.
+pub(super) fn append_json(out: &mut Vec<u8>, json: &str, attachments: &[Bytes]) {
+    let mut sizes = Vec::new();
+    for (place, container) in containers(json) {
+        if sizes.len() <= place {
+            sizes.resize(place + 1, Container::List(0));
+        }
+        sizes[place] = container;
+    }
+    let mut sizes = sizes.into_iter();
+    let mut tokens = Tokens::of(json);
+    while let Some(token) = tokens.next() {
+        match token {
+            Token::Punctuation(b'[' | b'{') => match sizes.next().expect("every container was seen above") {
+                Container::List(len) => drop(write_array_len(out, len).expect(ENDLESS)),
+                Container::Placeholder { num: Some(num), .. } if num < attachments.len() => {
+                    append_bytes(out, &attachments[num]);
+                    for _ in 0..skip_object(&mut tokens) {
+                        sizes.next();
+                    }
+                }
+                Container::Object(len) | Container::Placeholder { len, .. } => drop(write_map_len(out, len).expect(ENDLESS)),
+            },
+            Token::Punctuation(_) => {}
+            Token::String(text) => append_str(out, &unescape(text)),
+            Token::Other("null") => write_nil(out).expect(ENDLESS),
+            Token::Other("true") => write_bool(out, true).expect(ENDLESS),
+            Token::Other("false") => write_bool(out, false).expect(ENDLESS),
+            Token::Other(number) => append_number(out, number),
+        }
+    }
+}
+
+/// Goes behind the end of an object whose `{` was read; how many containers there were inside.
+fn skip_object(tokens: &mut Tokens<'_>) -> usize {
+    let (mut depth, mut inside) = (1, 0);
+    while depth > 0
+        && let Some(token) = tokens.next()
+    {
+        match token {
+            Token::Punctuation(b'[' | b'{') => {
+                depth += 1;
+                inside += 1;
+            }
+            Token::Punctuation(b']' | b'}') => depth -= 1,
+            _ => {}
+        }
+    }
+    inside
+}
+
+/// Appends a string.
+pub(super) fn append_str(out: &mut Vec<u8>, text: &str) {
+    write_str_len(out, length(text)).expect(ENDLESS);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn append_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_bin_len(out, length(bytes)).expect(ENDLESS);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends a number that is written as JSON.
+pub(super) fn append_number(out: &mut Vec<u8>, json: &str) {
+    if let Ok(number) = json.parse() {
+        write_uint(out, number).expect(ENDLESS);
+    } else if let Ok(number) = json.parse() {
+        write_sint(out, number).expect(ENDLESS);
+    } else {
+        let number: f64 = json.parse().unwrap_or(f64::NAN);
+        // What JavaScript takes for an integer is written as one: `1.0`, `1e3`.
+        if number.trunc() == number && (0.0..18_446_744_073_709_551_616.0).contains(&number) {
+            write_uint(out, number as u64).expect(ENDLESS);
+        } else if number.trunc() == number && (-9_223_372_036_854_775_808.0..0.0).contains(&number) {
+            write_sint(out, number as i64).expect(ENDLESS);
+        } else {
+            write_f64(out, number).expect(ENDLESS);
+        }
+    }
+}
+
+pub(super) const ENDLESS: &str = "a Vec takes every byte";
+
+fn length(bytes: impl AsRef<[u8]>) -> u32 {
+    u32::try_from(bytes.as_ref().len()).expect("no packet holds 4 GiB")
+}
+
+/// What a value begins with: all of it, or how many values follow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Head<'a> {
+    Nil,
+    /// JavaScript's, as old versions of `notepack.io` write it.
+    Undefined,
+    Bool(bool),
+    Unsigned(u64),
+    /// Below 0.
+    Signed(i64),
+    Float(f64),
+    /// Text, which need not be UTF-8.
+    Str(&'a [u8]),
+    Bin(&'a [u8]),
+    /// Milliseconds since 1970.
+    Date(f64),
+    Extension(i8, &'a [u8]),
+    Array(u32),
+    Map(u32),
+}
+
+/// Reads msgpack from the bytes of a peer.
+#[derive(Debug, Clone)]
+pub(super) struct Reader<'a> {
+    source: &'a Bytes,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn of(source: &'a Bytes) -> Self {
+        Self { source, rest: source }
+    }
+
+    /// Whether everything was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Reads one value, or of a list or map its beginning.
+    pub(super) fn head(&mut self) -> Result<Head<'a>, DecodeError> {
+        let head = match Marker::from_u8(self.rest.try_get_u8()?) {
+            Marker::Null => Head::Nil,
+            Marker::False => Head::Bool(false),
+            Marker::True => Head::Bool(true),
+            Marker::FixPos(number) => Head::Unsigned(number.into()),
+            Marker::U8 => Head::Unsigned(self.rest.try_get_u8()?.into()),
+            Marker::U16 => Head::Unsigned(self.rest.try_get_u16()?.into()),
+            Marker::U32 => Head::Unsigned(self.rest.try_get_u32()?.into()),
+            Marker::U64 => Head::Unsigned(self.rest.try_get_u64()?),
+            Marker::FixNeg(number) => signed(number.into()),
+            Marker::I8 => signed(self.rest.try_get_i8()?.into()),
+            Marker::I16 => signed(self.rest.try_get_i16()?.into()),
+            Marker::I32 => signed(self.rest.try_get_i32()?.into()),
+            Marker::I64 => signed(self.rest.try_get_i64()?),
+            Marker::F32 => Head::Float(self.rest.try_get_f32()?.into()),
+            Marker::F64 => Head::Float(self.rest.try_get_f64()?),
+            Marker::FixStr(length) => Head::Str(self.take(length.into())?),
+            marker @ (Marker::Str8 | Marker::Str16 | Marker::Str32) => Head::Str(self.take_announced(marker)?),
+            marker @ (Marker::Bin8 | Marker::Bin16 | Marker::Bin32) => Head::Bin(self.take_announced(marker)?),
+            marker @ (Marker::Ext8 | Marker::Ext16 | Marker::Ext32) => {
+                let length = self.announced(marker)?;
+                self.extension(length, false)?
+            }
+            Marker::FixExt1 => self.extension(1, true)?,
+            Marker::FixExt2 => self.extension(2, true)?,
+            Marker::FixExt4 => self.extension(4, true)?,
+            Marker::FixExt8 => self.extension(8, true)?,
+            Marker::FixExt16 => self.extension(16, true)?,
+            Marker::FixArray(len) => Head::Array(len.into()),
+            marker @ (Marker::Array16 | Marker::Array32) => Head::Array(self.announced(marker)?),
+            Marker::FixMap(len) => Head::Map(len.into()),
+            marker @ (Marker::Map16 | Marker::Map32) => Head::Map(self.announced(marker)?),
+            Marker::Reserved => return Err(DecodeError::Malformed),
+        };
+        Ok(head)
+    }
+
+    fn extension(&mut self, length: u32, is_fixed: bool) -> Result<Head<'a>, DecodeError> {
+        let kind = self.rest.try_get_i8()?;
+        let bytes = self.take(length)?;
+        let mut content = bytes;
+        Ok(match (kind, length) {
+            (0, 1) if is_fixed => Head::Undefined,
+            (0, 8) if is_fixed => Head::Date(content.try_get_i64()? as f64),
+            (0, _) if !is_fixed => Head::Bin(bytes),
+            (-1, 4) => Head::Date(f64::from(content.try_get_u32()?) * 1e3),
+            (-1, 8) => {
+                let packed = content.try_get_u64()?;
+                Head::Date((packed & 0x3_ffff_ffff) as f64 * 1e3 + (packed >> 34) as f64 / 1e6)
+            }
+            (-1, 12) => {
+                let nanoseconds = content.try_get_u32()?;
+                Head::Date(content.try_get_i64()? as f64 * 1e3 + f64::from(nanoseconds) / 1e6)
+            }
+            _ => Head::Extension(kind, bytes),
+        })
+    }
+
+    /// The length behind a marker.
+    fn announced(&mut self, marker: Marker) -> Result<u32, DecodeError> {
+        Ok(match marker {
+            Marker::Str8 | Marker::Bin8 | Marker::Ext8 => self.rest.try_get_u8()?.into(),
+            Marker::Str16 | Marker::Bin16 | Marker::Ext16 | Marker::Array16 | Marker::Map16 => self.rest.try_get_u16()?.into(),
+            _ => self.rest.try_get_u32()?,
+        })
+    }
+
+    fn take_announced(&mut self, marker: Marker) -> Result<&'a [u8], DecodeError> {
+        let length = self.announced(marker)?;
+        self.take(length)
+    }
+
+    fn take(&mut self, length: u32) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self.rest.split_at_checked(length as usize).ok_or(DecodeError::Malformed)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// Passes over one value with everything inside.
+    pub(super) fn skip(&mut self) -> Result<(), DecodeError> {
+        // What a peer announces is only counted, never made room for.
+        let mut left: u64 = 1;
+        while left > 0 {
+            left -= 1;
+            left += match self.head()? {
+                Head::Array(len) => len.into(),
+                Head::Map(len) => u64::from(len) * 2,
+                _ => 0,
+            };
+        }
+        Ok(())
+    }
+
+    /// Passes over an undefined value, and nothing else.
+    pub(super) fn skip_undefined(&mut self) -> Result<bool, DecodeError> {
+        let mut ahead = self.clone();
+        let is_undefined = ahead.head()? == Head::Undefined;
+        if is_undefined {
+            *self = ahead;
+        }
+        Ok(is_undefined)
+    }
+
+    /// The text of a string.
+    pub(super) fn text(&self, bytes: &'a [u8]) -> ByteString {
+        ByteString::try_from(self.source.slice_ref(bytes)).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
+    }
+}
+
+impl From<TryGetError> for DecodeError {
+    fn from(_: TryGetError) -> Self {
+        Self::Malformed
+    }
+}
+
+fn signed(number: i64) -> Head<'static> {
+    u64::try_from(number).map_or(Head::Signed(number), Head::Unsigned)
+}
+
+/// JSON that is being written from msgpack.
+#[derive(Debug)]
+pub(super) struct Json {
+    text: Vec<u8>,
+    attachments: Vec<Bytes>,
+    max_attachments: usize,
+    has_lookalike: bool,
+}
+
+/// A list or map whose end is to come.
+struct Open {
+    left: u32,
+    is_map: bool,
+    is_empty: bool,
+}
+
+impl Json {
+    /// Nothing yet, and room for so many attachments.
+    pub(super) const fn with_attachments(max: usize) -> Self {
+        Self { text: Vec::new(), attachments: Vec::new(), max_attachments: max, has_lookalike: false }
+    }
+
+    /// Appends the next values, with a comma between two.
+    ///
+    /// # Errors
+    /// They are no msgpack, or too deep.
+    pub(super) fn append(&mut self, reader: &mut Reader<'_>, values: u32) -> Result<(), DecodeError> {
+        for index in 0..values {
+            if index > 0 {
+                self.text.push(b',');
+            }
+            self.append_value(reader)?;
+        }
+        Ok(())
+    }
+
+    /// What was written.
+    ///
+    /// # Errors
+    /// There are attachments and, beside them, a map of the peer's own that reads like a placeholder, which JSON cannot tell apart.
+    pub(super) fn finish(self) -> Result<(ByteString, Vec<Bytes>), DecodeError> {
+        if self.has_lookalike && !self.attachments.is_empty() {
+            return Err(DecodeError::IllegalPlaceholder);
+        }
+        Ok((String::from_utf8(self.text).expect("made of strings").into(), self.attachments))
+    }
+
+    fn append_value(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let mut open: Vec<Open> = Vec::new();
+        loop {
+            match reader.head()? {
+                Head::Array(_) | Head::Map(_) if open.len() == MAX_DEPTH => return Err(DecodeError::InvalidPayload),
+                Head::Array(left) => {
+                    self.text.push(b'[');
+                    open.push(Open { left, is_map: false, is_empty: true });
+                }
+                Head::Map(left) => {
+                    self.text.push(b'{');
+                    open.push(Open { left, is_map: true, is_empty: true });
+                }
+                Head::Nil | Head::Undefined => self.text.extend_from_slice(b"null"),
+                Head::Bool(value) => self.append_display(value),
+                Head::Unsigned(number) => self.append_display(number),
+                Head::Signed(number) => self.append_display(number),
+                Head::Float(number) => self.append_float(number),
+                Head::Str(text) => self.append_str(text),
+                Head::Date(time) => match iso(time) {
+                    Some(text) => self.append_str(text.as_bytes()),
+                    None => self.text.extend_from_slice(b"null"),
+                },
+                Head::Bin(bytes) => self.attach(reader.source.slice_ref(bytes))?,
+                // As `notepack.io` shows what it does not know.
+                Head::Extension(kind, bytes) => {
+                    write!(self.text, "[{kind},").expect(ENDLESS);
+                    self.attach(reader.source.slice_ref(bytes))?;
+                    self.text.push(b']');
+                }
+            }
+            // What follows belongs to the innermost list or map that is not at its end.
+            loop {
+                let Some(container) = open.last_mut() else { return Ok(()) };
+                if container.left == 0 {
+                    self.text.push(if container.is_map { b'}' } else { b']' });
+                    open.pop();
+                    continue;
+                }
+                container.left -= 1;
+                if container.is_map {
+                    let key = reader.head()?;
+                    if reader.skip_undefined()? {
+                        continue;
+                    }
+                    self.separate(container);
+                    self.append_key(reader, key)?;
+                } else {
+                    self.separate(container);
+                }
+                break;
+            }
+        }
+    }
+
+    fn separate(&mut self, container: &mut Open) {
+        if !container.is_empty {
+            self.text.push(b',');
+        }
+        container.is_empty = false;
+    }
+
+    fn append_key(&mut self, reader: &Reader<'_>, key: Head<'_>) -> Result<(), DecodeError> {
+        match key {
+            Head::Str(key) => {
+                self.has_lookalike |= key == b"_placeholder" && reader.clone().head()? == Head::Bool(true);
+                self.append_str(key);
+            }
+            Head::Unsigned(key) => write!(self.text, "\"{key}\"").expect(ENDLESS),
+            Head::Signed(key) => write!(self.text, "\"{key}\"").expect(ENDLESS),
+            _ => return Err(DecodeError::InvalidPayload),
+        }
+        self.text.push(b':');
+        Ok(())
+    }
+
+    fn append_str(&mut self, text: &[u8]) {
+        serde_json::to_writer(&mut self.text, &String::from_utf8_lossy(text))
+            .expect("a string is JSON, and a Vec takes every byte");
+    }
+
+    fn append_float(&mut self, number: f64) {
+        let magnitude = number.abs();
+        if !number.is_finite() {
+            self.text.extend_from_slice(b"null");
+        } else if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
+            write!(self.text, "{number:e}").expect(ENDLESS);
+        } else {
+            // There is no -0 in JavaScript's JSON.
+            self.append_display(number + 0.0);
+        }
+    }
+
+    fn append_display(&mut self, value: impl Display) {
+        write!(self.text, "{value}").expect(ENDLESS);
+    }
+
+    fn attach(&mut self, bytes: Bytes) -> Result<(), DecodeError> {
+        let num = self.attachments.len();
+        if num >= self.max_attachments {
+            return Err(DecodeError::TooManyAttachments);
+        }
+        write!(self.text, r#"{{"_placeholder":true,"num":{num}}}"#).expect(ENDLESS);
+        self.attachments.push(bytes);
+        Ok(())
+    }
+}
+
+/// A number of milliseconds since 1970 as JavaScript's `toISOString` writes it; `None` is no date.
+fn iso(time: f64) -> Option<String> {
+    const DAY: i64 = 86_400_000;
+    // Not a number included.
+    if !(-8.64e15..=8.64e15).contains(&time) {
+        return None;
+    }
+    let time = time as i64;
+    let (days, rest) = (time.div_euclid(DAY), time.rem_euclid(DAY));
+    // The calendar repeats every 146,097 days; years that begin in March have their odd day at the end.
+    let day = days + 719_468;
+    let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = (year + era * 400 + i64::from(month >= 10), if month < 10 { month + 3 } else { month - 9 });
+
+    let year = if (0..=9_999).contains(&year) { format!("{year:04}") } else { format!("{year:+07}") };
+    let (hour, minute, second, milli) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60, rest % 1_000);
+    Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
+}
