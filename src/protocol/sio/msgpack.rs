@@ -189,3 +189,169 @@ fn integer(mut value: Reader<'_>) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::sio::{Decoder, Parser};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn packets_read_as_the_reference_writes_them() {
+        let sid = SocketId::from("3-11abcdefghijklmnop");
+        let args = Args::new(&(1, Bytes::from_static(b"ab"), json!({"a": [null]}))).expect("JSON");
+        let data = serde_json::value::to_raw_value(&json!({"_placeholder": true, "num": 0})).expect("JSON");
+        for (packet, expected) in [
+            (connect("/", Some(&sid), None), json!({"type": 0, "nsp": "/", "data": {"sid": sid.as_str()}})),
+            (connect("/é", Some(&sid), Some("p")), json!({"type": 0, "nsp": "/é", "data": {"sid": sid.as_str(), "pid": "p"}})),
+            (connect("/", None, None), json!({"type": 0, "nsp": "/"})),
+            (connect_error("/a", "no", None), json!({"type": 4, "nsp": "/a", "data": {"message": "no"}})),
+            (connect_error("/", "no", Some(&data)), json!({"type": 4, "nsp": "/", "data": {"message": "no", "data": &*data}})),
+            (disconnect("/a"), json!({"type": 1, "nsp": "/a"})),
+            (event("/", None, "é", &Args::none()), json!({"type": 2, "nsp": "/", "data": ["é"]})),
+            (
+                event("/a", Some(300), "x", &args),
+                json!({"type": 2, "nsp": "/a", "data": ["x", 1, {"_placeholder": true, "num": 0}, {"a": [null]}], "id": 300}),
+            ),
+            (
+                ack("/", &7.into(), &args),
+                json!({"type": 3, "nsp": "/", "data": [1, {"_placeholder": true, "num": 0}, {"a": [null]}], "id": 7}),
+            ),
+        ] {
+            assert!(packet.is_binary());
+            let message = Bytes::copy_from_slice(packet.payload());
+            let mut json = Json::with_attachments(1);
+            let mut reader = Reader::of(&message);
+            json.append(&mut reader, 1).expect("msgpack");
+            assert!(reader.is_empty());
+            let text = json.finish().expect("one of them").0;
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("JSON"), expected);
+        }
+    }
+
+    #[test]
+    fn clients_send_what_the_reference_lets_them_send() {
+        let packet = |body| Ok(Packet { namespace: "/a".into(), body });
+        let auth = |auth: Option<&str>| packet(Body::Connect { auth: auth.map(Into::into) });
+        let ack = |id, args: &str| packet(Body::Ack { id, args: Args::from_raw(args, Vec::new()).expect("JSON") });
+        let event = |name: &str, args: &str, ack: Option<&str>| {
+            let ack = ack.map(|id| AckId(id.into()));
+            packet(Body::Event { name: name.into(), args: Args::from_raw(args, Vec::new()).expect("JSON"), ack })
+        };
+        for (message, expected) in [
+            (r#"{"type":0,"nsp":"/a"}"#, auth(None)),
+            (r#"{"type":0,"nsp":"/a","data":null}"#, auth(None)),
+            (r#"{"data":{"b":[1]},"nsp":"/a","type":0}"#, auth(Some(r#"{"b":[1]}"#))),
+            (r#"{"type":0,"nsp":"/a","data":[]}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":0,"nsp":"/a","data":"x"}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":1,"nsp":"/a","options":{"compress":true}}"#, packet(Body::Disconnect)),
+            (r#"{"type":1,"nsp":"/a","data":null}"#, packet(Body::Disconnect)),
+            (r#"{"type":1,"nsp":"/a","data":{}}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":2,"nsp":"/a","data":["x"]}"#, event("x", "[]", None)),
+            (r#"{"type":2,"nsp":"/a","data":["x",[1],"é"],"id":0}"#, event("x", r#"[[1],"é"]"#, Some("0"))),
+            (r#"{"type":2,"nsp":"/a","data":[5,1],"id":18446744073709551616}"#, event("5", "[1]", Some("18446744073709552000"))),
+            (r#"{"type":2,"nsp":"/a","data":[1.5],"id":-1}"#, event("1.5", "[]", Some("-1"))),
+            (r#"{"type":2,"nsp":"/a","data":[]}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":2,"nsp":"/a","data":[null]}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":2,"nsp":"/a","data":[["x"]]}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":2,"nsp":"/a","data":["disconnecting"]}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":2,"nsp":"/a","data":{}}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":2,"nsp":"/a"}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":2,"nsp":"/a","data":["x"],"id":"1"}"#, Err(DecodeError::InvalidId)),
+            (r#"{"type":2,"nsp":"/a","data":["x"],"id":1.5}"#, Err(DecodeError::InvalidId)),
+            (r#"{"type":2,"nsp":"/a","data":["x"],"id":null}"#, Err(DecodeError::InvalidId)),
+            (r#"{"type":3,"nsp":"/a","data":[],"id":12}"#, ack(Some(12), "[]")),
+            (r#"{"type":3,"nsp":"/a","data":[1,2]}"#, ack(None, "[1,2]")),
+            (r#"{"type":3,"nsp":"/a","data":[],"id":-1}"#, ack(None, "[]")),
+            (r#"{"type":3,"nsp":"/a","data":null,"id":1}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":4,"nsp":"/a","data":"x"}"#, packet(Body::ConnectError { data: Some(r#""x""#.into()) })),
+            (r#"{"type":4,"nsp":"/a","data":1}"#, Err(DecodeError::InvalidPayload)),
+            (r#"{"type":5,"nsp":"/a","data":["x"]}"#, Err(DecodeError::InvalidType)),
+            (r#"{"type":-1,"nsp":"/a"}"#, Err(DecodeError::InvalidType)),
+            (r#"{"type":0.5,"nsp":"/a"}"#, Err(DecodeError::InvalidType)),
+            (r#"{"type":"0","nsp":"/a"}"#, Err(DecodeError::InvalidType)),
+            (r#"{"nsp":"/a"}"#, Err(DecodeError::InvalidType)),
+            ("[0]", Err(DecodeError::InvalidType)),
+            ("null", Err(DecodeError::InvalidType)),
+            (r#"{"type":0}"#, Err(DecodeError::InvalidNamespace)),
+            (r#"{"type":0,"nsp":5}"#, Err(DecodeError::InvalidNamespace)),
+            (r#"{"type":0,"nsp":"/a"},1"#, Err(DecodeError::Malformed)),
+        ] {
+            let mut out = Vec::new();
+            append_json(&mut out, message, &[]);
+            assert_eq!(decode(&out.into(), 10), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn undefined_is_as_if_it_were_not_there() {
+        let undefined = [0xd4, 0, 0];
+        let mut message = vec![0x84];
+        for (key, value) in [("type", &[1][..]), ("nsp", &[0xa1, b'/']), ("data", &undefined), ("id", &undefined)] {
+            append_str(&mut message, key);
+            message.extend_from_slice(value);
+        }
+        assert_eq!(decode(&message.into(), 10), Ok(Packet { namespace: "/".into(), body: Body::Disconnect }));
+    }
+
+    #[test]
+    fn bytes_are_counted_and_credentials_hold_none() {
+        let args = |count| Args::new(&vec![Bytes::from_static(b"x"); count]).expect("JSON");
+        let relay = |packet: Encoded| decode(&Bytes::copy_from_slice(packet.payload()), 2);
+        assert!(relay(event("/", None, "x", &args(2))).is_ok());
+        assert_eq!(relay(event("/", None, "x", &args(3))), Err(DecodeError::TooManyAttachments));
+        assert_eq!(relay(ack("/", &0.into(), &args(3))), Err(DecodeError::TooManyAttachments));
+        let mut message = Vec::new();
+        let connect = r#"{"type":0,"nsp":"/","data":{"key":{"_placeholder":true,"num":0}}}"#;
+        append_json(&mut message, connect, &[Bytes::from_static(b"x")]);
+        assert_eq!(decode(&message.into(), 2), Err(DecodeError::TooManyAttachments));
+    }
+
+    #[test]
+    fn a_text_message_is_no_packet() {
+        let mut decoder = Decoder::new(Parser::MsgPack, 10);
+        assert_eq!(decoder.text(r#"2["x"]"#.into()), Err(DecodeError::Malformed));
+        assert_eq!(decoder.text("0".into()), Err(DecodeError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded_again(namespace in "/[^,]{0,8}", name: String, id: Option<u64>, args in args()) {
+            prop_assume!(!is_reserved(&name));
+            let relay = |packet: Encoded| decode(&Bytes::copy_from_slice(packet.payload()), 100);
+            let body = Body::Event { name: name.clone().into(), args: args.clone(), ack: id.map(AckId::from) };
+            prop_assert_eq!(relay(event(&namespace, id, &name, &args)), Ok(Packet { namespace: namespace.clone().into(), body }));
+            let id = id.unwrap_or(u64::MAX);
+            let body = Body::Ack { id: Some(id), args: args.clone() };
+            prop_assert_eq!(relay(ack(&namespace, &id.into(), &args)), Ok(Packet { namespace: namespace.into(), body }));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = decode(&bytes.into(), 100);
+        }
+
+        #[test]
+        fn no_damage_to_a_packet_panics(args in args(), at: prop::sample::Index, cut in 0..4_usize, insert: Option<u8>) {
+            let mut packet = event("/ü", Some(1), "x", &args).payload().to_vec();
+            let at = at.index(packet.len());
+            packet.splice(at..(at + cut).min(packet.len()), insert);
+            if let Ok(Packet { body: Body::Event { args, .. } | Body::Ack { args, .. }, .. }) = decode(&packet.into(), 100) {
+                prop_assert_eq!(args.raw().len(), args.len());
+                let again = Args::from_raw(&args.json(), args.attachments().to_vec());
+                prop_assert_eq!(again.expect("as it stands"), args);
+            }
+        }
+    }
+
+    fn args() -> impl Strategy<Value = Args> {
+        let number = any::<f64>().prop_filter("an integer is written as one", |number| number.fract() != 0.0);
+        (any::<(String, i64)>(), prop::option::of(number), prop::collection::vec(any::<Vec<u8>>(), 0..4)).prop_map(
+            |(plain, number, bytes)| {
+                let bytes: Vec<Bytes> = bytes.into_iter().map(Bytes::from).collect();
+                Args::new(&(plain, number, bytes)).expect("JSON")
+            },
+        )
+    }
+}

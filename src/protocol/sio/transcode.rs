@@ -396,14 +396,11 @@ impl Json {
     }
 
     fn append_float(&mut self, number: f64) {
-        let magnitude = number.abs();
-        if !number.is_finite() {
-            self.text.extend_from_slice(b"null");
-        } else if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-            write!(self.text, "{number:e}").expect(ENDLESS);
-        } else {
-            // There is no -0 in JavaScript's JSON.
+        if number.fract() == 0.0 && number.abs() < 1e21 {
+            // An integer without fraction or exponent, as JavaScript has it, whose JSON has no -0 either.
             self.append_display(number + 0.0);
+        } else {
+            serde_json::to_writer(&mut self.text, &number).expect(ENDLESS);
         }
     }
 
@@ -443,4 +440,283 @@ fn iso(time: f64) -> Option<String> {
     let year = if (0..=9_999).contains(&year) { format!("{year:04}") } else { format!("{year:+07}") };
     let (hour, minute, second, milli) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60, rest % 1_000);
     Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    #[test]
+    fn values_are_written_as_notepack_writes_them() {
+        for (json, msgpack) in [
+            ("null", "c0"),
+            ("true", "c3"),
+            ("false", "c2"),
+            ("0", "00"),
+            ("-0", "00"),
+            ("-0.0", "00"),
+            ("1.0", "01"),
+            ("1e3", "cd03e8"),
+            ("127", "7f"),
+            ("128", "cc80"),
+            ("65535", "cdffff"),
+            ("4294967295", "ceffffffff"),
+            ("4294967296", "cf0000000100000000"),
+            ("18446744073709551615", "cfffffffffffffffff"),
+            ("18446744073709551616", "cb43f0000000000000"),
+            ("9007199254740993", "cf0020000000000001"),
+            ("-1", "ff"),
+            ("-32", "e0"),
+            ("-33", "d0df"),
+            ("-129", "d1ff7f"),
+            ("-32769", "d2ffff7fff"),
+            ("-2147483649", "d3ffffffff7fffffff"),
+            ("-1e30", "cbc6293e5939a08cea"),
+            ("0.5", "cb3fe0000000000000"),
+            ("1e400", "cb7ff0000000000000"),
+            (r#""""#, "a0"),
+            (r#""é\n\ud83d\ude00\ud800""#, "aac3a90af09f9880efbfbd"),
+            ("[]", "90"),
+            ("[[],{},[1]]", "93908091 01"),
+            (r#"{"a":{"b":[null]},"":2}"#, "82a16181a16291c0a002"),
+            (" [ 1 , { \"a\" : \"]\" } ] ", "920181a161a15d"),
+        ] {
+            assert_eq!(hex(&written(json, &[])), msgpack.replace(' ', ""), "{json}");
+        }
+        assert_eq!(hex(&written("1,[2],3", &[])), "01910203");
+        assert_eq!(hex(&written(&format!("\"{}\"", "x".repeat(32)), &[])).get(..6), Some("d92078"));
+        assert_eq!(hex(&written(&format!("[{}0]", "0,".repeat(15)), &[])).get(..8), Some("dc001000"));
+    }
+
+    #[test]
+    fn attachments_are_written_in_the_place_of_their_placeholders() {
+        let attachments = [Bytes::from_static(b"ab"), Bytes::new()];
+        for (json, msgpack) in [
+            (r#"{"_placeholder":true,"num":0}"#, "c4026162"),
+            (r#"[{"num":1,"_placeholder":true},7]"#, "92c40007"),
+            (r#"[{"_placeholder":true,"more":[{},{"a":[]}],"num":1},[3]]"#, "92c4009103"),
+            (r#"{"a":{"_placeholder":true,"num":0},"b":{"c":4}}"#, "82a161c4026162a16281a16304"),
+        ] {
+            assert_eq!(hex(&written(json, &attachments)), msgpack, "{json}");
+        }
+        let plain = written(r#"{"_placeholder":true,"num":0}"#, &[]);
+        assert_eq!(read(&plain), Ok((r#"{"_placeholder":true,"num":0}"#.to_owned(), 0)));
+    }
+
+    #[test]
+    fn what_any_version_of_notepack_writes_is_read() {
+        for (msgpack, json) in [
+            ("c0", "null"),
+            ("d40000", "null"),
+            ("93d40000d40000c2", "[null,null,false]"),
+            ("82a161d40000a16201", r#"{"b":1}"#),
+            ("82a16101a162d40000", r#"{"a":1}"#),
+            ("81a161d40000", "{}"),
+            ("ff", "-1"),
+            ("d080", "-128"),
+            ("d100ff", "255"),
+            ("d38000000000000000", "-9223372036854775808"),
+            ("cfffffffffffffffff", "18446744073709551615"),
+            ("ca3dcccccd", "0.10000000149011612"),
+            ("cb8000000000000000", "0"),
+            ("cb3ff0000000000000", "1"),
+            ("cb4341c37937e08000", "10000000000000000"),
+            ("cb444b1ae4d6e2ef50", "1e+21"),
+            ("cb3e7ad7f29abcaf48", "1e-7"),
+            ("cb7ff8000000000000", "null"),
+            ("cbfff0000000000000", "null"),
+            ("a5610a22c3a9", r#""a\n\"é""#),
+            ("a3eda080", r#""\u{fffd}\u{fffd}\u{fffd}""#),
+            ("d6ff00000000", r#""1970-01-01T00:00:00.000Z""#),
+            ("d7ff1d5353006553f100", r#""2023-11-14T22:13:20.123Z""#),
+            ("d7000000018bcfe5687b", r#""2023-11-14T22:13:20.123Z""#),
+            ("c70cff00000000ffffffffffffffff", r#""1969-12-31T23:59:59.000Z""#),
+            ("c70cff000000007fffffffffffffff", "null"),
+            ("8201020304", r#"{"1":2,"3":4}"#),
+            ("81ff05", r#"{"-1":5}"#),
+        ] {
+            let json = json.replace("\\u{fffd}", "\u{fffd}");
+            assert_eq!(read(&unhex(msgpack)), Ok((json, 0)), "{msgpack}");
+        }
+    }
+
+    #[test]
+    fn bytes_become_attachments() {
+        for (msgpack, json) in [
+            ("c4026162", r#"{"_placeholder":true,"num":0}"#),
+            ("c5000161", r#"{"_placeholder":true,"num":0}"#),
+            ("c60000000161", r#"{"_placeholder":true,"num":0}"#),
+            ("c702006162", r#"{"_placeholder":true,"num":0}"#),
+            ("d40561", r#"[5,{"_placeholder":true,"num":0}]"#),
+            ("81a161c40161", r#"{"a":{"_placeholder":true,"num":0}}"#),
+        ] {
+            assert_eq!(read(&unhex(msgpack)), Ok((json.to_owned(), 1)), "{msgpack}");
+        }
+        assert_eq!(read(&unhex("93c400c400c400")), Err(DecodeError::TooManyAttachments));
+    }
+
+    #[test]
+    fn nobody_passes_off_a_map_as_an_attachment() {
+        let lookalike = "82ac5f706c616365686f6c646572c3a36e756d00";
+        assert_eq!(read(&unhex(lookalike)), Ok((r#"{"_placeholder":true,"num":0}"#.to_owned(), 0)));
+        for both in [format!("92{lookalike}c400"), format!("92c400{lookalike}"), format!("82a161c400a16291{lookalike}")] {
+            assert_eq!(read(&unhex(&both)), Err(DecodeError::IllegalPlaceholder), "{both}");
+        }
+        let unmarked = "9281ac5f706c616365686f6c646572c2c400";
+        assert_eq!(read(&unhex(unmarked)).map(|(_, attachments)| attachments), Ok(1));
+    }
+
+    #[test]
+    fn what_is_no_value_is_refused() {
+        for msgpack in [
+            "",
+            "c1",
+            "91",
+            "81",
+            "81a1",
+            "81a161",
+            "a261",
+            "cc",
+            "cd00",
+            "cb00",
+            "c403ffff",
+            "c6ffffffff00",
+            "dd",
+            "ddffffffff00",
+            "dfffffffff",
+            "d4",
+            "d400",
+            "d7ff00",
+            "c70cff00",
+            "c7",
+            "d9",
+        ] {
+            assert_eq!(read(&unhex(msgpack)), Err(DecodeError::Malformed), "{msgpack}");
+            assert_eq!(Reader::of(&unhex(msgpack)).skip(), Err(DecodeError::Malformed), "{msgpack}");
+        }
+        for key in ["90", "80", "c400", "c0", "cb3ff0000000000000"] {
+            assert_eq!(read(&unhex(&format!("81{key}00"))), Err(DecodeError::InvalidPayload), "{key}");
+        }
+    }
+
+    #[test]
+    fn lists_go_as_deep_as_the_bound_and_no_deeper() {
+        let deep = |depth: usize| unhex(&format!("{}c0", "91".repeat(depth)));
+        assert!(read(&deep(MAX_DEPTH)).is_ok());
+        assert_eq!(read(&deep(MAX_DEPTH + 1)), Err(DecodeError::InvalidPayload));
+        assert_eq!(Reader::of(&deep(1_000_000)).skip(), Ok(()));
+        let json = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(written(&json, &[]).len(), 100_000);
+    }
+
+    #[test]
+    fn dates_are_those_of_javascript() {
+        for (time, text) in [
+            (951_782_400_000.0, "2000-02-29T00:00:00.000Z"),
+            (-1.0, "1969-12-31T23:59:59.999Z"),
+            (-62_167_219_200_000.0, "0000-01-01T00:00:00.000Z"),
+            (-62_167_219_200_001.0, "-000001-12-31T23:59:59.999Z"),
+            (253_402_300_799_999.0, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000.0, "+010000-01-01T00:00:00.000Z"),
+            (8.64e15, "+275760-09-13T00:00:00.000Z"),
+            (-8.64e15, "-271821-04-20T00:00:00.000Z"),
+            (1.9, "1970-01-01T00:00:00.001Z"),
+        ] {
+            assert_eq!(iso(time).as_deref(), Some(text), "{time}");
+        }
+        assert_eq!((iso(8.64e15 + 1.0), iso(f64::NAN)), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn json_that_was_written_is_read_again(value in value()) {
+            let json = value.to_string();
+            let (read, _) = read(&written(&json, &[])).expect("written a moment ago");
+            prop_assert_eq!(serde_json::from_str::<Value>(&read).expect("JSON"), value);
+        }
+
+        #[test]
+        fn whatever_is_read_is_json_and_the_same_when_it_is_written(bytes in prop_oneof![any::<Vec<u8>>(), almost_msgpack()]) {
+            let source = Bytes::from(bytes);
+            let mut reader = Reader::of(&source);
+            let skipped = reader.clone().skip();
+            let mut json = Json::with_attachments(100);
+            match json.append(&mut reader, 1).and_then(|()| json.finish()) {
+                Ok((text, attachments)) => {
+                    prop_assert_eq!(skipped, Ok(()));
+                    let value: Value = serde_json::from_str(&text).expect("JSON");
+                    prop_assert!(crate::protocol::sio::json::placeholders_fit(&text, attachments.len()) || attachments.is_empty());
+                    let again = Bytes::from(written(&text, &attachments));
+                    let mut json = Json::with_attachments(100);
+                    json.append(&mut Reader::of(&again), 1).expect("written a moment ago");
+                    let (text, same) = json.finish().expect("written a moment ago");
+                    prop_assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), value);
+                    prop_assert_eq!(same, attachments);
+                }
+                Err(DecodeError::Malformed) => prop_assert!(skipped.is_err()),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let scalar = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_filter("an integer reads as one", |n| n.fract() != 0.0).prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        scalar.prop_recursive(4, 64, 20, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..20).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..20).prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    /// Beginnings of values, whatever they announce.
+    fn almost_msgpack() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![
+            (0x80..=0x94_u8).prop_map(|head| vec![head]),
+            (0xc0..=0xdf_u8, any::<[u8; 2]>()).prop_map(|(head, length)| [&[head], &length[..]].concat()),
+            prop::sample::select(vec![
+                "a161",
+                "ac5f706c616365686f6c646572",
+                "c3",
+                "a36e756d",
+                "00",
+                "c40161",
+                "d40000",
+                "d6ff00000000"
+            ])
+            .prop_map(|hex| unhex(hex).to_vec()),
+        ];
+        prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
+    }
+
+    fn written(json: &str, attachments: &[Bytes]) -> Bytes {
+        let mut out = Vec::new();
+        append_json(&mut out, json, attachments);
+        out.into()
+    }
+
+    /// One value as JSON with at most two attachments, and how many it has.
+    fn read(msgpack: &Bytes) -> Result<(String, usize), DecodeError> {
+        let mut json = Json::with_attachments(2);
+        json.append(&mut Reader::of(msgpack), 1)?;
+        json.finish().map(|(text, attachments)| (text.to_string(), attachments.len()))
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn unhex(hex: &str) -> Bytes {
+        let digit = |at| hex.get(at..at + 2).and_then(|byte| u8::from_str_radix(byte, 16).ok()).expect("hexadecimal");
+        (0..hex.len()).step_by(2).map(digit).collect()
+    }
 }
