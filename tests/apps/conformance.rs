@@ -5,7 +5,7 @@ mod example;
 use clap::Parser;
 use example::Flags;
 use serde_json::{Value, json};
-use stickyport::hub::{self, Ack, Args, EmitError, Namespace, Socket, SocketIo};
+use stickyport::hub::{Ack, Args, EmitError, Namespace, Socket, SocketIo};
 
 fn namespace(name: &str) -> Namespace {
     Namespace::new(name)
@@ -21,10 +21,6 @@ fn namespace(name: &str) -> Namespace {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
-    let io = SocketIo::builder()
-        .options(hub::Options { connect_timeout: flags.connect_timeout(), ..hub::Options::default() })
-        .namespace(namespace("/"))
-        .namespace(namespace("/custom"))
-        .build();
+    let io = SocketIo::builder().options(flags.hub()).namespace(namespace("/")).namespace(namespace("/custom")).build();
     flags.serve("/socket.io/", io.engine(), io).await
 }

@@ -1,6 +1,8 @@
 //! What the example servers share: their flags, and how they serve.
 
 use clap::Parser;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use stickyport::engine::{self, Application};
 use stickyport::http::Listeners;
 use stickyport::http::options::Cors;
+use stickyport::hub;
 use stickyport::{Server, Shutdown};
 
 /// Times are milliseconds, sizes bytes, as the suites that drive these programs write them.
@@ -24,6 +27,13 @@ pub struct Flags {
     connect_timeout: u64,
     #[arg(long, default_value_t = 1_000_000)]
     max_payload: usize,
+    /// How packets are written: json or msgpack.
+    #[arg(long, default_value = "json", value_parser = parser)]
+    parser: hub::Parser,
+}
+
+fn parser(name: &str) -> Result<hub::Parser, serde::de::value::Error> {
+    hub::Parser::deserialize(name.into_deserializer())
 }
 
 impl Flags {
@@ -46,9 +56,13 @@ impl Flags {
         Ok(())
     }
 
-    /// Time in which a client must join a namespace.
+    /// What of them is about Socket.IO.
     #[allow(dead_code, reason = "an Engine.IO server has no namespaces")]
-    pub fn connect_timeout(&self) -> Duration {
-        Duration::from_millis(self.connect_timeout)
+    pub fn hub(&self) -> hub::Options {
+        hub::Options {
+            connect_timeout: Duration::from_millis(self.connect_timeout),
+            parser: self.parser,
+            ..hub::Options::default()
+        }
     }
 }

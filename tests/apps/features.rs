@@ -7,7 +7,7 @@ use example::Flags;
 use serde::Deserialize;
 use serde_json::json;
 use std::time::Duration;
-use stickyport::hub::{self, Args, Auth, ConnectError, HandlerResult, Namespace, Socket, SocketIo};
+use stickyport::hub::{Args, Auth, ConnectError, HandlerResult, Namespace, Socket, SocketIo};
 
 #[derive(Deserialize)]
 struct Credentials {
@@ -28,10 +28,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         Err(ConnectError::new("not authorized").data(&json!({ "code": 401 })))
     });
-    let io = SocketIo::builder()
-        .options(hub::Options { connect_timeout: flags.connect_timeout(), ..hub::Options::default() })
-        .namespace(main)
-        .namespace(guarded)
-        .build();
+    let io = SocketIo::builder().options(flags.hub()).namespace(main).namespace(guarded).build();
     flags.serve("/socket.io/", io.engine(), io).await
 }
