@@ -648,7 +648,7 @@ mod tests {
                     prop_assert_eq!(skipped, Ok(()));
                     let value: Value = serde_json::from_str(&text).expect("JSON");
                     prop_assert!(crate::protocol::sio::json::placeholders_fit(&text, attachments.len()) || attachments.is_empty());
-                    let again = Bytes::from(written(&text, &attachments));
+                    let again = written(&text, &attachments);
                     let mut json = Json::with_attachments(100);
                     json.append(&mut Reader::of(&again), 1).expect("written a moment ago");
                     let (text, same) = json.finish().expect("written a moment ago");
