@@ -18,15 +18,21 @@ pub struct NodeOptions {
     ping_timeout: Option<f64>,
     upgrade_timeout: Option<f64>,
     max_http_buffer_size: Option<usize>,
-    transports: Option<Vec<TransportKind>>,
+    transports: Option<Vec<String>>,
     allow_upgrades: Option<bool>,
     http_compression: Option<Value>,
+    cookie: Option<Value>,
     cors: Option<Value>,
     path: Option<String>,
     add_trailing_slash: Option<bool>,
     connect_timeout: Option<f64>,
     cleanup_empty_child_namespaces: Option<bool>,
     allow_request: Option<Value>,
+    generate_id: Option<Value>,
+    destroy_upgrade: Option<bool>,
+    destroy_upgrade_timeout: Option<f64>,
+    #[serde(rename = "$port")]
+    port: u16,
 }
 
 impl NodeOptions {
@@ -36,18 +42,26 @@ impl NodeOptions {
         engine::Options {
             path: self.path.clone().unwrap_or_else(|| path.to_owned()),
             add_trailing_slash: self.add_trailing_slash.unwrap_or(usual.add_trailing_slash),
-            transports: self.transports.clone().unwrap_or(usual.transports),
+            transports: match &self.transports {
+                Some(names) => [TransportKind::Polling, TransportKind::WebSocket]
+                    .into_iter()
+                    .filter(|kind| names.iter().any(|name| name == kind.as_str()))
+                    .collect(),
+                None => usual.transports,
+            },
             allow_upgrades: self.allow_upgrades.unwrap_or(usual.allow_upgrades),
             ping_interval: self.ping_interval.map_or(usual.ping_interval, millis),
             ping_timeout: self.ping_timeout.map_or(usual.ping_timeout, millis),
             upgrade_timeout: self.upgrade_timeout.map_or(usual.upgrade_timeout, millis),
             max_payload: self.max_http_buffer_size.unwrap_or(usual.max_payload),
             http_compression: match &self.http_compression {
-                Some(Value::Bool(false)) => 0,
-                Some(compression) => compression["threshold"].as_u64().map_or(usual.http_compression, |bytes| bytes as usize),
                 None => usual.http_compression,
+                Some(compression) if !is_truthy(compression) => 0,
+                // Without a threshold, or with one of 0, every answer is compressed.
+                Some(compression) => compression["threshold"].as_u64().map_or(1, |bytes| (bytes as usize).max(1)),
             },
-            ..usual
+            cookie: self.cookie().map_or_else(String::new, |(name, _)| name),
+            cookie_attributes: self.cookie().map_or_else(String::new, |(_, attributes)| attributes),
         }
     }
 
@@ -61,22 +75,99 @@ impl NodeOptions {
         }
     }
 
-    /// Of the pages that may connect.
+    /// The name of the cookie, and its attributes in the order of the npm package `cookie`.
+    fn cookie(&self) -> Option<(String, String)> {
+        let cookie = self.cookie.as_ref().filter(|cookie| is_truthy(cookie))?;
+        let get = |name: &str, usual: Value| cookie.get(name).cloned().unwrap_or(usual);
+        let mut attributes = Vec::new();
+        for (key, name, usual) in
+            [("maxAge", "Max-Age", Value::Null), ("domain", "Domain", Value::Null), ("path", "Path", "/".into())]
+        {
+            match get(key, usual) {
+                Value::String(value) if !value.is_empty() => attributes.push(format!("{name}={value}")),
+                Value::Number(value) => attributes.push(format!("{name}={}", value.as_f64().unwrap_or_default().floor())),
+                _ => {}
+            }
+        }
+        for (key, name, usual) in
+            [("httpOnly", "HttpOnly", true), ("secure", "Secure", false), ("partitioned", "Partitioned", false)]
+        {
+            if is_truthy(&get(key, usual.into())) {
+                attributes.push(name.to_owned());
+            }
+        }
+        for (key, name, usual) in [("priority", "Priority", Value::Null), ("sameSite", "SameSite", "lax".into())] {
+            match get(key, usual) {
+                Value::Bool(true) => attributes.push(format!("{name}=Strict")),
+                Value::String(value) => {
+                    let (first, rest) = value.split_at_checked(1).unwrap_or_default();
+                    attributes.push(format!("{name}={}{}", first.to_uppercase(), rest.to_lowercase()));
+                }
+                _ => {}
+            }
+        }
+        let name = get("name", "io".into()).as_str().unwrap_or_default().to_owned();
+        Some((name, attributes.join("; ")))
+    }
+
+    /// Of the pages that may connect: the options of the npm package `cors`.
+    ///
+    /// Without effect: `preflightContinue`, because there is nothing behind that would answer.
     pub fn cors(&self) -> Cors {
-        let Some(cors) = &self.cors else { return Cors::default() };
-        let origins = match &cors["origin"] {
-            Value::String(origin) => vec![origin.clone()],
-            Value::Array(origins) => origins.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            Value::Bool(false) => Vec::new(),
-            _ => vec!["*".to_owned()],
-        };
-        Cors { origins, credentials: cors["credentials"].as_bool().unwrap_or_default(), ..Cors::default() }
+        let usual = Cors::default();
+        let Some(cors) = self.cors.as_ref().filter(|cors| is_truthy(cors)) else { return usual };
+        let origin = cors.get("origin").cloned().unwrap_or_else(|| "*".into());
+        if !is_truthy(&origin) {
+            return usual;
+        }
+        let headers = if is_truthy(&cors["allowedHeaders"]) { &cors["allowedHeaders"] } else { &cors["headers"] };
+        let seconds = cors["maxAge"].as_u64().or_else(|| cors["maxAge"].as_str()?.parse().ok());
+        Cors {
+            reflect: origin == true,
+            origins: list(&origin),
+            credentials: cors["credentials"] == true,
+            methods: if is_truthy(&cors["methods"]) { list(&cors["methods"]) } else { usual.methods },
+            allowed_headers: list(headers),
+            exposed_headers: list(&cors["exposedHeaders"]),
+            max_age: seconds.map_or(usual.max_age, Duration::from_secs),
+            preflight_status: cors["optionsSuccessStatus"].as_u64().map_or(usual.preflight_status, |status| status as u16),
+            ..usual
+        }
+    }
+
+    /// Where to listen; 0 lets the system choose.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// After which time a connection is let go that asks for another upgrade than ours; `None` is never.
+    pub fn destroy_upgrade(&self) -> Option<Duration> {
+        (self.destroy_upgrade != Some(false)).then(|| millis(self.destroy_upgrade_timeout.unwrap_or(1000.0)))
+    }
+
+    /// Whether `generateId` is to be asked over the pipe.
+    pub fn asks_generate_id(&self) -> bool {
+        self.generate_id.as_ref().is_some_and(is_truthy)
     }
 
     /// Whether `allowRequest` is to be asked over the pipe.
     pub fn asks_allow_request(&self) -> bool {
-        self.allow_request.as_ref().is_some_and(|function| !function.is_null())
+        self.allow_request.as_ref().is_some_and(is_truthy)
     }
+}
+
+/// A list as JavaScript's packages take it: itself, or in one text.
+fn list(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(items) => items.split(',').map(|item| item.trim().to_owned()).collect(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What JavaScript takes for true.
+fn is_truthy(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Bool(false)) && value != "" && value.as_f64() != Some(0.0)
 }
 
 /// The reference's milliseconds.

@@ -1,0 +1,315 @@
+//! The Engine.IO server that the reference's own server suite drives: commands on standard input, events on standard output.
+//!
+//! It does what the reference child does, event for event, on the public API.
+
+mod node_options;
+mod pipe;
+
+use axum::Router;
+use axum::response::IntoResponse;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::header::{CONNECTION, ORIGIN, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use node_options::NodeOptions;
+use pipe::{Pipe, commands, object, put};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::future::pending;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use stickyport::engine::{
+    Application, BadRequest, CloseReason, Connection, ConnectionError, Engine, Hooks, Message, Session, TransportKind, Version,
+};
+use stickyport::http::client_address::Networks;
+use stickyport::http::{ListenError, Listeners};
+use stickyport::protocol::eio::Encoded;
+use stickyport::protocol::eio::handshake::Query;
+use stickyport::protocol::limits::Limits;
+use stickyport::{Server, Shutdown};
+
+// One thread, as in the reference: a command is carried out as a whole before anything else happens.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let options: NodeOptions = serde_json::from_str(&std::env::args().nth(1).unwrap_or_else(|| "{}".to_owned()))?;
+    let harness = Harness::default();
+    let engine = Engine::builder()
+        .options(options.engine("/engine.io"))
+        .limits(limits())
+        .hooks(hooks(&harness.pipe, &options))
+        .build(Arc::new(harness.clone()));
+    let listeners = listen(options.port())?;
+    let port = listeners.own_port().expect("just bound");
+    let server = Server::new(engine)
+        .cors(options.cors())
+        // The reference knows no proxies: it tells whoever is at the other end of the socket.
+        .trusted_proxies(Networks::default())
+        .fallback(elsewhere(options.destroy_upgrade()));
+    tokio::spawn(async move { server.run(listeners, &Shutdown::new()).await });
+    harness.pipe.tell("listening", object! { port: port });
+
+    let mut commands = commands();
+    while let Some(command) = commands.recv().await {
+        if command["c"] == "stop" {
+            break;
+        }
+        harness.obey(&command);
+    }
+    // What is still open goes with the process, as in the reference.
+    std::process::exit(0)
+}
+
+/// The reference has none, and its suite asks for more than a client may have of us.
+fn limits() -> Limits {
+    let usual = Limits::default();
+    Limits { packets_per_payload: usize::MAX, outbox_bytes: usual.outbound_bytes, ..usual }
+}
+
+/// Both families on one socket, as Node listens.
+fn listen(port: u16) -> Result<Listeners, ListenError> {
+    let both = Listeners::only(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+    both.or_else(|error| match error {
+        ListenError::Refused { .. } => Listeners::only(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+        error => Err(error),
+    })
+}
+
+/// What is answered on other paths, where the reference's `listen` has a server of its own that knows nothing.
+fn elsewhere(destroy_upgrade: Option<Duration>) -> Router {
+    Router::new().fallback(async move |headers: HeaderMap| {
+        if !headers.contains_key(UPGRADE) {
+            return (StatusCode::NOT_IMPLEMENTED, "Not Implemented").into_response();
+        }
+        match destroy_upgrade {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => pending().await,
+        }
+        // The reference says nothing before it closes; HTTP has a word for it.
+        (StatusCode::NOT_FOUND, [(CONNECTION, HeaderValue::from_static("close"))]).into_response()
+    })
+}
+
+/// The questions of the handshake, and what is refused.
+fn hooks(pipe: &Pipe, options: &NodeOptions) -> Hooks {
+    let mut hooks = Hooks::default().on_connection_error({
+        let pipe = pipe.clone();
+        move |error, request| {
+            let message = match error {
+                // Its own words are for the client.
+                ConnectionError::Forbidden(_) => ConnectionError::Forbidden(String::new()).to_string(),
+                error => error.to_string(),
+            };
+            pipe.tell("connection_error", object! { code: error.code(), message: message, context: context(error, request) });
+        }
+    });
+    if options.asks_allow_request() {
+        let pipe = pipe.clone();
+        hooks = hooks.allow_request(move |request| {
+            let pipe = pipe.clone();
+            let question = object! {
+                url: request.uri.to_string(),
+                method: request.method.as_str(),
+                headers: headers(&request.headers),
+                query: query(Query::parse(request.uri.query().unwrap_or_default()).pairs),
+            };
+            async move {
+                let answer = pipe.answer_to("allowRequest", question).await;
+                if answer["ok"] == true { Ok(()) } else { Err(answer["err"].as_str().unwrap_or_default().to_owned()) }
+            }
+        });
+    }
+    if options.asks_generate_id() {
+        let pipe = pipe.clone();
+        hooks = hooks.generate_id(move |request| {
+            let pipe = pipe.clone();
+            let question = object! { url: request.uri.to_string(), headers: headers(&request.headers) };
+            async move {
+                let answer = pipe.answer_to("generateId", question).await;
+                answer["sid"].as_str().map(str::to_owned).ok_or_else(|| answer["error"].to_string())
+            }
+        });
+    }
+    hooks
+}
+
+/// What the reference tells of a refused request beside its code.
+fn context(error: &ConnectionError, request: &Parts) -> Map<String, Value> {
+    let query = Query::parse(request.uri.query().unwrap_or_default());
+    let parameter = |name: &str| {
+        let mut context = Map::new();
+        if let Some(value) = query.get(name) {
+            put(&mut context, name, value);
+        }
+        context
+    };
+    match error {
+        ConnectionError::TransportUnknown => parameter("transport"),
+        ConnectionError::UnknownSid => parameter("sid"),
+        ConnectionError::BadHandshakeMethod => object! { method: request.method.as_str() },
+        ConnectionError::Forbidden(words) => object! { message: Some(words.as_str()).filter(|words| !words.is_empty()) },
+        ConnectionError::UnsupportedProtocolVersion => object! { protocol: number(Version::of(&query)) },
+        ConnectionError::BadRequest(what) => {
+            let mut context = match what {
+                BadRequest::InvalidOrigin => object! { origin: request.headers.get(ORIGIN).map(text) },
+                BadRequest::TransportMismatch(previous) => {
+                    let mut context = parameter("transport");
+                    put(&mut context, "previousTransport", previous.as_str());
+                    context
+                }
+                BadRequest::ProtocolMismatch(previous) => {
+                    object! { protocol: number(Version::of(&query)), previousProtocol: number(*previous) }
+                }
+                _ => Map::new(),
+            };
+            put(&mut context, "name", what.as_str());
+            context
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Harness {
+    pipe: Pipe,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    sessions: HashMap<String, Arc<Session>>,
+    /// What is to be said when the send with this mark has left.
+    callbacks: HashMap<u64, Value>,
+    marks: u64,
+}
+
+impl Harness {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("nothing panics under this lock")
+    }
+
+    fn obey(&self, command: &Value) {
+        let session = command["sid"].as_str().and_then(|sid| self.known().sessions.get(sid).cloned());
+        match (command["c"].as_str(), session) {
+            (Some("send"), Some(session)) => self.send(&session, command),
+            (Some("close"), Some(session)) if command["discard"] == true => session.discard(CloseReason::ForcedClose),
+            (Some("close"), Some(session)) => session.close(CloseReason::ForcedClose),
+            (Some("closeAll"), _) => {
+                let sessions: Vec<_> = self.known().sessions.values().cloned().collect();
+                for session in sessions {
+                    session.discard(CloseReason::ForcedClose);
+                }
+            }
+            (Some("answer"), _) => self.pipe.answered(command),
+            // A session that has gone meanwhile is none of ours, as in the reference.
+            _ => {}
+        }
+    }
+
+    fn send(&self, session: &Session, command: &Value) {
+        let message = match (&command["bin"], &command["text"]) {
+            (Value::String(base64), _) => Message::Binary(BASE64_STANDARD.decode(base64).unwrap_or_default().into()),
+            (_, Value::String(text)) => Message::from(text.as_str()),
+            (_, Value::Null) => Message::from(""),
+            (_, other) => Message::from(other.to_string().as_str()),
+        };
+        let packets = [Encoded::message(&message).compress(command["opts"]["compress"] != false)];
+        // A session that is closing takes nothing more, as in the reference.
+        if command["cb"].is_null() {
+            let _ = session.send(&packets);
+            return;
+        }
+        let mark = {
+            let mut known = self.known();
+            known.marks += 1;
+            let mark = known.marks;
+            known.callbacks.insert(mark, command["cb"].clone());
+            mark
+        };
+        let _ = session.send_marked(&packets, mark);
+    }
+
+    fn tell(&self, session: &Session, event: &str, mut fields: Map<String, Value>) {
+        put(&mut fields, "sid", session.sid().as_str());
+        self.pipe.tell(event, fields);
+    }
+}
+
+impl Application for Harness {
+    fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection> {
+        self.known().sessions.insert(session.sid().as_str().to_owned(), Arc::clone(session));
+        let request = session.request();
+        let event = object! {
+            transport: session.transport().as_str(),
+            protocol: number(session.version()),
+            remoteAddress: remote_address(&request.address),
+            query: query(request.query.clone()),
+            headers: headers(&request.headers),
+        };
+        self.tell(session, "connection", event);
+        Arc::new(self.clone())
+    }
+}
+
+impl Connection for Harness {
+    fn message(&self, session: &Arc<Session>, message: Message) {
+        let event = match message {
+            Message::Text(text) => object! { text: &*text },
+            Message::Binary(bytes) => object! { bin: BASE64_STANDARD.encode(bytes) },
+        };
+        self.tell(session, "message", event);
+    }
+
+    fn heartbeat(&self, session: &Arc<Session>) {
+        self.tell(session, "heartbeat", Map::new());
+    }
+
+    fn sent(&self, _: &Arc<Session>, mark: u64) {
+        if let Some(callback) = self.known().callbacks.remove(&mark) {
+            self.pipe.tell("sent", object! { cb: callback });
+        }
+    }
+
+    fn upgrading(&self, session: &Arc<Session>) {
+        self.tell(session, "upgrading", object! { transport: TransportKind::WebSocket.as_str() });
+    }
+
+    fn upgraded(&self, session: &Arc<Session>) {
+        self.tell(session, "upgrade", object! { transport: TransportKind::WebSocket.as_str() });
+    }
+
+    fn closed(&self, session: &Arc<Session>, reason: CloseReason) {
+        self.known().sessions.remove(session.sid().as_str());
+        self.tell(session, "close", object! { reason: reason.as_str() });
+    }
+}
+
+fn number(version: Version) -> u8 {
+    match version {
+        Version::V3 => 3,
+        Version::V4 => 4,
+    }
+}
+
+/// As Node tells it on a socket of both families.
+fn remote_address(address: &str) -> String {
+    match address.parse() {
+        Ok(IpAddr::V4(address)) => address.to_ipv6_mapped().to_string(),
+        _ => address.to_owned(),
+    }
+}
+
+/// Parameters by name; of repeated ones the first, by which we decide everything else.
+fn query(pairs: Vec<(String, String)>) -> Map<String, Value> {
+    pairs.into_iter().rev().map(|(name, value)| (name, value.into())).collect()
+}
+
+/// Headers by name; repeated ones in one text, as Node has them.
+fn headers(headers: &HeaderMap) -> Map<String, Value> {
+    let value = |name| headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(", ");
+    headers.keys().map(|name| (name.to_string(), value(name).into())).collect()
+}
+
+/// A header's bytes, each for a character, as Node reads them.
+fn text(value: &HeaderValue) -> String {
+    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
+}
