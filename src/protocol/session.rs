@@ -114,6 +114,8 @@ enum Phase {
     Closing {
         reason: CloseReason,
         by: Instant,
+        /// The reason if nobody comes by then.
+        late: CloseReason,
     },
     Closed,
 }
@@ -226,8 +228,10 @@ impl Session {
             Packet::Upgrade if self.phase != Phase::Closed => {
                 self.probe = None;
                 self.transport = TransportKind::WebSocket;
-                // A pong that is owed may have gone down with the last poll, so it is not waited for; but the next ping is sent whether it comes or not.
-                self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval };
+                if matches!(self.heartbeat, Heartbeat::Waiting { .. }) {
+                    // A pong that is owed may have gone down with the last poll, so it is not waited for; but the next ping is sent whether it comes or not.
+                    self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval };
+                }
                 self.outputs.push_back(Output::Upgraded);
             }
             _ => self.handle_candidate_lost(),
@@ -249,7 +253,13 @@ impl Session {
     /// The application closes: what waits is still sent.
     pub fn close(&mut self, reason: CloseReason, now: Instant) {
         if self.phase == Phase::Open {
-            self.phase = Phase::Closing { reason, by: now + CLOSE_TIMEOUT };
+            let silent_by = match self.heartbeat {
+                Heartbeat::Idle { ping_at } => ping_at + self.timing.ping_timeout,
+                Heartbeat::Waiting { pong_by, .. } => pong_by,
+            };
+            let (by, late) = (now + CLOSE_TIMEOUT, reason);
+            let (by, late) = if silent_by < by { (silent_by, CloseReason::PingTimeout) } else { (by, late) };
+            self.phase = Phase::Closing { reason, by, late };
         }
     }
 
@@ -268,9 +278,9 @@ impl Session {
     /// A deadline may have come; `reading` is false while the application makes the client wait, which for one more round of the heartbeat is
     /// not taken for the client's silence.
     pub fn handle_timeout(&mut self, now: Instant, reading: bool) {
-        if let Phase::Closing { reason, by } = self.phase {
+        if let Phase::Closing { by, late, .. } = self.phase {
             if by <= now {
-                self.end(reason);
+                self.end(late);
             }
             return;
         }
@@ -466,7 +476,7 @@ mod tests {
         assert_eq!(pair.candidate("5"), [Output::Upgraded]);
         assert_eq!(pair.session.transport(), TransportKind::WebSocket);
         assert_eq!(pair.session.handle_candidate(pair.now), Err(ProbeRefused));
-        assert_eq!(pair.wait(), (25_200, vec![Output::Ping]));
+        assert_eq!(pair.wait(), (25_000, vec![Output::Ping]));
     }
 
     #[test]
@@ -512,6 +522,15 @@ mod tests {
         pair.session.handle_drained();
         pair.session.handle_lost(CloseReason::TransportError);
         assert_eq!(pair.outputs(), []);
+    }
+
+    #[test]
+    fn a_closing_session_waits_no_longer_than_its_heartbeat() {
+        let mut pair = Pair::new(TransportKind::Polling);
+        pair.wait();
+        pair.pass(5_000);
+        pair.session.close(CloseReason::ForcedClose, pair.now);
+        assert_eq!(pair.wait(), (45_000, vec![Output::Closed(CloseReason::PingTimeout)]));
     }
 
     /// A session and its virtual clock, in milliseconds.
