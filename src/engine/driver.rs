@@ -3,7 +3,7 @@
 use super::session::{Farewell, Link, Session};
 use super::stream::Stream;
 use super::transport::websocket::{Lost, WebSocket};
-use crate::protocol::eio::{Encoded, Message, Packet};
+use crate::protocol::eio::{Encoded, Message, Packet, Version, v3};
 use crate::protocol::errors::CloseReason;
 use std::io::IoSlice;
 use std::ops::ControlFlow;
@@ -116,7 +116,7 @@ fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut
     let Some(socket) = socket else { return };
     let mut replies = Vec::new();
     let result = socket.read(&mut replies, |message| {
-        match decode(message) {
+        match decode(session.version(), message) {
             Some(packet) => session.receive(packet),
             None => session.lose(CloseReason::ParseError),
         }
@@ -142,10 +142,11 @@ fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut
     }
 }
 
-fn decode(message: Message) -> Option<Packet> {
-    match message {
-        Message::Text(text) => Packet::decode(&text).ok(),
-        Message::Binary(_) => Some(Packet::Message(message)),
+fn decode(version: Version, message: Message) -> Option<Packet> {
+    match (version, message) {
+        (Version::V3, message) => v3::decode_packet(&message).ok(),
+        (Version::V4, Message::Text(text)) => Packet::decode(&text).ok(),
+        (Version::V4, message) => Some(Packet::Message(message)),
     }
 }
 
@@ -166,7 +167,7 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
         let mut is_upgraded = false;
         let mut replies = Vec::new();
         let result = socket.read(&mut replies, |message| {
-            match decode(message) {
+            match decode(session.version(), message) {
                 Some(packet) => is_upgraded = session.receive_from_candidate(&stream, &packet),
                 None => session.lose_candidate(&stream),
             }

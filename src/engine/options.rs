@@ -27,6 +27,11 @@ options! {
         /// Bytes of one message or of one polling request; clients are told and split what they send.
         #[serde(with = "options::size")]
         pub max_payload: usize = 1_000_000,
+        /// Whether clients of protocol 3, those of Socket.IO 2, may connect. The ids of their sockets show the sids, so whoever is told such an id can
+        /// speak as its client; and for browsers that have only JSONP, pages of any origin can read what is answered.
+        pub allow_eio3: bool = false,
+        /// A text message that every client is sent right after the open packet; empty is none.
+        pub initial_packet: String = String::new(),
         /// Name of a cookie that carries the sid, for load balancers that want one; empty is no cookie.
         pub cookie: String = String::new(),
         /// What follows that cookie's value, such as `Secure` or `Max-Age`, as Set-Cookie has it.

@@ -1,7 +1,7 @@
 //! What waits to be sent to one session: packets in order, bounded by bytes.
 
 use crate::metrics::Metrics;
-use crate::protocol::eio::{Encoded, payload};
+use crate::protocol::eio::{Encoded, Version, payload, v3};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ struct Marks {
 pub struct Payload {
     /// The packets, joined.
     pub body: Vec<u8>,
+    /// Whether it is no text.
+    pub is_binary: bool,
     /// Whether none of its packets forbids compression.
     pub compressible: bool,
     /// Counts the body as outbound until it is dropped: when the answer has left, or its client has.
@@ -40,9 +42,20 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// An answer of the protocol's own, too small to count.
-    pub(super) fn control(text: &str) -> Self {
-        Self { body: text.as_bytes().to_vec(), compressible: true, held: None }
+    /// An answer that is too small to count.
+    pub(super) fn of<'a>(version: Version, packets: impl IntoIterator<Item = &'a Encoded> + Clone) -> Self {
+        let compressible = packets.clone().into_iter().all(Encoded::is_compressible);
+        let (body, is_binary) = match version {
+            Version::V3 => (v3::encode(packets.clone()), v3::is_binary(packets)),
+            Version::V4 => (payload::encode(packets), false),
+        };
+        Self { body, is_binary, compressible, held: None }
+    }
+
+    /// An answer of the protocol's own.
+    pub(super) fn control(version: Version, packets: &[&str]) -> Self {
+        let packets: Vec<_> = packets.iter().copied().map(Encoded::control).collect();
+        Self::of(version, &packets)
     }
 }
 
@@ -51,6 +64,14 @@ impl Payload {
 pub struct Held {
     metrics: Arc<Metrics>,
     bytes: usize,
+}
+
+impl Held {
+    /// Counts the body as it is on its way: base64 and escapes make it longer, compression shorter.
+    pub fn recount(&mut self, bytes: usize) {
+        self.metrics.outbound_bytes.add(bytes as i64 - self.bytes as i64);
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Held {
@@ -116,15 +137,11 @@ impl Outbox {
     }
 
     /// All that waits, as one polling payload.
-    pub(super) fn take_payload(&mut self, metrics: &Arc<Metrics>) -> Payload {
+    pub(super) fn take_payload(&mut self, version: Version, metrics: &Arc<Metrics>) -> Payload {
         let Self { packets, bytes, marks, .. } = std::mem::take(self);
         self.marks = marks;
         self.count_left(packets.len());
-        Payload {
-            body: payload::encode(&packets),
-            compressible: packets.iter().all(Encoded::is_compressible),
-            held: Some(Held { metrics: Arc::clone(metrics), bytes }),
-        }
+        Payload { held: Some(Held { metrics: Arc::clone(metrics), bytes }), ..Payload::of(version, &packets) }
     }
 
     /// Writes frames with `write` (a `writev`) until it takes no more.
@@ -134,13 +151,15 @@ impl Outbox {
     pub(super) fn write_with(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> std::io::Result<usize>) -> std::io::Result<()> {
         while !self.packets.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
+            let pieces = self.packets.iter().flat_map(Encoded::websocket).filter(|piece| !piece.is_empty());
             let mut count = 0;
-            for (slice, packet) in slices.iter_mut().zip(&self.packets) {
-                *slice = IoSlice::new(packet.websocket());
+            for (slice, piece) in slices.iter_mut().zip(pieces) {
+                *slice = IoSlice::new(piece);
                 count += 1;
             }
-            slices[0] = IoSlice::new(self.packets[0].websocket().get(self.sent..).unwrap_or_default());
-            let written = write(&slices[..count])?;
+            let mut unsent = &mut slices[..count];
+            IoSlice::advance_slices(&mut unsent, self.sent);
+            let written = write(unsent)?;
             self.advance(written);
         }
         // A burst must not leave its space behind in a session that is quiet from now on.
@@ -180,7 +199,8 @@ mod tests {
             let mut expected = Vec::new();
             for (index, length) in lengths.iter().enumerate() {
                 let packet = Encoded::binary(&vec![index as u8; *length]);
-                expected.extend_from_slice(packet.websocket());
+                let packet = if index % 3 == 0 { packet.for_v3(false) } else { packet };
+                expected.extend_from_slice(&packet.websocket().concat());
                 outbox.push(packet);
             }
             prop_assert_eq!(outbox.bytes(), expected.len());

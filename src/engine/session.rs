@@ -45,6 +45,8 @@ pub(super) struct State {
     candidate: Option<Candidate>,
     /// The WebSocket that the loop has to read from now on.
     pub(super) upgraded: Option<WebSocket>,
+    /// A client of protocol 3 that takes no binary data.
+    is_base64: bool,
     /// Somebody is telling the application what happened; it will tell the rest as well, in order.
     is_running: bool,
 }
@@ -102,6 +104,7 @@ impl Session {
             farewell: Farewell::Close,
             candidate: None,
             upgraded: None,
+            is_base64: handshake.query.iter().any(|(key, value)| key == "j" || key == "b64" && !value.is_empty()),
             is_running: false,
         };
         Arc::new(Self {
@@ -432,8 +435,8 @@ impl Session {
 
     fn answer_probe(self: &Arc<Self>, state: &mut State) {
         let Some(candidate) = &state.candidate else { return };
-        let answer = self.engine.probe_answer.websocket();
-        let written = candidate.stream.try_write_vectored(&[io::IoSlice::new(answer)]);
+        let answer = &self.engine.probe_answer;
+        let written = candidate.stream.try_write_vectored(&answer.websocket().map(io::IoSlice::new));
         // The first bytes on a fresh connection: a kernel that does not take them has lost it.
         if written.ok() != Some(answer.len()) {
             state.machine.handle_candidate_lost();
@@ -454,6 +457,14 @@ impl Session {
     }
 
     fn push(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
+        if self.version() == Version::V4 {
+            return self.push_all(state, packets);
+        }
+        let packets: Vec<_> = packets.iter().map(|packet| packet.for_v3(state.is_base64)).collect();
+        self.push_all(state, &packets)
+    }
+
+    fn push_all(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
         let size: usize = packets.iter().map(Encoded::len).sum();
         let waiting = state.outbox.bytes();
         let is_full = waiting > 0 && waiting + size > self.limits().outbox_bytes;
@@ -509,7 +520,7 @@ impl Session {
     }
 
     pub(super) fn take_payload(&self, state: &mut State) -> Payload {
-        state.outbox.take_payload(&self.engine.metrics)
+        state.outbox.take_payload(self.version(), &self.engine.metrics)
     }
 }
 

@@ -39,6 +39,7 @@ pub struct Engine {
     pub(super) pong: Encoded,
     pub(super) noop: Encoded,
     pub(super) probe_answer: Encoded,
+    initial_packet: Option<Encoded>,
 }
 
 struct Entry {
@@ -125,6 +126,8 @@ impl Builder {
     /// An engine below `application`.
     pub fn build(self, application: Arc<dyn Application>) -> Arc<Engine> {
         let Self { options, limits, metrics, node, boot, entropy, hooks } = self;
+        let initial_packet = Some(&*options.initial_packet).filter(|text| !text.is_empty());
+        let initial_packet = initial_packet.map(|text| Encoded::message(&text.into()));
         Arc::new(Engine {
             options,
             limits,
@@ -141,6 +144,7 @@ impl Builder {
             pong: Encoded::control("3"),
             noop: Encoded::control("6"),
             probe_answer: Encoded::control("3probe"),
+            initial_packet,
         })
     }
 }
@@ -257,7 +261,7 @@ impl Engine {
         if let Some(allow) = &self.hooks.allow_request {
             allow(request).await.map_err(ConnectionError::Forbidden)?;
         }
-        if Version::of(query) == Version::V3 {
+        if Version::of(query) == Version::V3 && !self.options.allow_eio3 {
             return Err(ConnectionError::UnsupportedProtocolVersion);
         }
         let Some(generate) = &self.hooks.generate_id else {
@@ -296,19 +300,19 @@ impl Engine {
         handshake: Handshake,
     ) -> Result<Payload, ConnectionError> {
         let session = Session::new(Arc::clone(self), sid, handshake, None);
-        let open = self.open_packet(&session);
+        let greeting = self.greeting(&session);
         self.start(&session, admission)?;
+        let version = session.version();
         self.tasks.spawn(driver::drive(session, None));
-        Ok(Payload::control(std::str::from_utf8(open.payload()).expect("written as text")))
+        Ok(Payload::of(version, &greeting))
     }
 
     /// Opens a session on a WebSocket whose handshake is done; `unread` came with it.
     pub fn open_websocket(self: &Arc<Self>, sid: Sid, admission: Admission, handshake: Handshake, stream: Stream, unread: &[u8]) {
         let socket = WebSocket::new(stream, unread, self.options.max_payload);
         let session = Session::new(Arc::clone(self), sid, handshake, Some(&socket));
-        let open = self.open_packet(&session);
         // Before the application can send: the open packet is the first frame.
-        if session.send(&[open]).is_ok() && self.start(&session, admission).is_ok() {
+        if session.send(&self.greeting(&session)).is_ok() && self.start(&session, admission).is_ok() {
             self.metrics.sessions_websocket.inc();
             self.tasks.spawn(driver::drive(session, Some(socket)));
         }
@@ -320,18 +324,21 @@ impl Engine {
         driver::probe(session, socket).await;
     }
 
-    fn open_packet(&self, session: &Session) -> Encoded {
+    /// The packets with which every session begins.
+    fn greeting(&self, session: &Session) -> Vec<Encoded> {
         let can_upgrade = session.transport() == TransportKind::Polling
             && self.options.allow_upgrades
             && self.options.transports.contains(&TransportKind::WebSocket);
-        Open {
+        let open = Open {
             sid: session.sid(),
             upgrade: can_upgrade,
             ping_interval: self.options.ping_interval,
             ping_timeout: self.options.ping_timeout,
             max_payload: self.options.max_payload,
-        }
-        .encode()
+        };
+        let mut packets = vec![open.encode()];
+        packets.extend(self.initial_packet.clone());
+        packets
     }
 
     fn start(&self, session: &Arc<Session>, admission: Admission) -> Result<(), ConnectionError> {

@@ -4,11 +4,11 @@ use super::client_address::{Client, Networks};
 use super::compression::compress;
 use super::connection::Timed;
 use super::cors::Cors;
-use super::{Answer, plain};
+use super::{Answer, jsonp, plain};
 use crate::engine::stream::Peer;
 use crate::engine::{Admission, Engine, Handshake, Held, Options, Payload, PollError, Refusal, Session, TransportKind};
-use crate::protocol::eio::Version;
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
+use crate::protocol::eio::{Message, Version};
 use crate::protocol::errors::{BadRequest, ConnectionError};
 use crate::protocol::sid::Sid;
 use bytes::Bytes;
@@ -32,6 +32,7 @@ use tracing::debug;
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// Engine.IO below one path.
 #[derive(Debug)]
@@ -138,35 +139,37 @@ impl EngineIo {
     async fn polling(&self, parts: &Parts, body: Incoming, peer: Peer) -> Result<Answer, Refused> {
         match self.route(parts, false)? {
             (query, Route::Handshake(_)) => {
+                let script = script(&query).map(str::to_owned);
                 let Guest { sid, handshake, admission } = self.admit(parts, query, peer).await?;
                 let cookie = self.cookie(&sid);
                 let open = self.engine.open_polling(sid, admission, handshake)?;
-                let mut answer = self.payload(open, parts, true);
+                let mut answer = self.payload(open, script.as_deref(), parts, true);
                 if let Some(cookie) = cookie {
                     answer.headers_mut().insert(SET_COOKIE, cookie);
                 }
                 Ok(answer)
             }
-            (_, Route::Session(session)) => Ok(match parts.method {
+            (query, Route::Session(session)) => Ok(match parts.method {
                 Method::GET => match session.poll().await {
-                    Ok(payload) => self.payload(payload, parts, false),
+                    Ok(payload) => self.payload(payload, script(&query), parts, false),
                     Err(PollError::Overlap) => plain(StatusCode::BAD_REQUEST, Bytes::new()),
                     Err(PollError::Gone) => {
                         let error = ConnectionError::UnknownSid;
                         refusal(error.status(), error.code(), &error.to_string())
                     }
                 },
-                Method::POST => self.post(&session, parts, body).await,
+                Method::POST => self.post(&session, script(&query).is_some(), parts, body).await,
                 // As the reference answers a method that polling has no use for.
                 _ => plain(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),
             }),
         }
     }
 
-    async fn post(&self, session: &Arc<Session>, parts: &Parts, body: Incoming) -> Answer {
+    async fn post(&self, session: &Arc<Session>, is_form: bool, parts: &Parts, body: Incoming) -> Answer {
         let bad_request = || plain(StatusCode::BAD_REQUEST, Bytes::new());
         let Ok(post) = session.begin_post() else { return bad_request() };
-        if parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
+        let is_binary = parts.headers.get(CONTENT_TYPE) == Some(&OCTETS);
+        if is_binary && session.version() == Version::V4 {
             post.break_off();
             return bad_request();
         }
@@ -181,11 +184,16 @@ impl EngineIo {
         };
         match body {
             Ok(body) => {
-                // As Node decodes a request's text: bytes that are no UTF-8 become U+FFFD.
                 let bytes = body.to_bytes();
-                let text =
-                    ByteString::try_from(bytes.clone()).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).as_ref().into());
-                post.deliver(text).await;
+                post.deliver(if is_binary {
+                    bytes.into()
+                } else {
+                    // As Node decodes a request's text: bytes that are no UTF-8 become U+FFFD.
+                    let text =
+                        ByteString::try_from(bytes.clone()).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).as_ref().into());
+                    if is_form { jsonp::unwrap(&text).unwrap_or_default().into() } else { Message::Text(text) }
+                })
+                .await;
                 let mut answer = plain(StatusCode::OK, Bytes::from_static(b"ok"));
                 answer.headers_mut().insert(CONTENT_TYPE, HTML);
                 answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -244,13 +252,20 @@ impl EngineIo {
     }
 
     /// A polling answer (wire.md A3).
-    fn payload(&self, payload: Payload, parts: &Parts, is_initial: bool) -> Answer {
-        let Payload { body, compressible, held } = payload;
+    fn payload(&self, payload: Payload, script: Option<&str>, parts: &Parts, is_initial: bool) -> Answer {
+        let Payload { body, is_binary, compressible, mut held } = payload;
+        let body = match script {
+            Some(index) if !is_binary => jsonp::wrap(index, &String::from_utf8_lossy(&body)),
+            _ => body,
+        };
         let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(CONTENT_TYPE, TEXT);
+        headers.insert(CONTENT_TYPE, if is_binary { OCTETS } else { TEXT });
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let threshold = if compressible { self.engine.options().http_compression } else { 0 };
         let body = compress(body, threshold, &parts.headers, &mut headers);
+        if let Some(held) = &mut held {
+            held.recount(body.len());
+        }
         let mut answer = plain(StatusCode::OK, Bytes::from_owner(Outgoing { body, _held: held }));
         *answer.headers_mut() = headers;
         self.with_headers(answer, parts, is_initial)
@@ -336,6 +351,11 @@ struct Guest {
     sid: Sid,
     handshake: Handshake,
     admission: Admission,
+}
+
+/// The index of the function that a JSONP client of protocol 3 has called back.
+fn script(query: &Query) -> Option<&str> {
+    query.get("j").filter(|_| Version::of(query) == Version::V3)
 }
 
 fn transport(parts: &Parts) -> Option<&'static str> {

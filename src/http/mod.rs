@@ -6,6 +6,7 @@ pub mod compression;
 pub mod connection;
 pub mod cors;
 pub mod engine;
+pub mod jsonp;
 pub mod listen;
 pub mod metrics;
 pub mod options;

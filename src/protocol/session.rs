@@ -13,6 +13,9 @@ const NOOP_INTERVAL: Duration = Duration::from_millis(100);
 /// A closing session waits this long for the GET that takes its last words; as the reference's polling transport.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a timer is late does not add to the client's time; but a process that stood still for longer does not take it from the client's.
+const SLACK: Duration = Duration::from_millis(20);
+
 /// How a session reaches its client now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -292,7 +295,8 @@ impl Session {
                 if self.version == Version::V4 || !reading {
                     self.beat();
                 }
-                self.heartbeat = Heartbeat::Waiting { pong_by: now + self.timing.ping_timeout, rearmed: false, excused: false };
+                let pong_by = if now <= ping_at + SLACK { ping_at } else { now } + self.timing.ping_timeout;
+                self.heartbeat = Heartbeat::Waiting { pong_by, rearmed: false, excused: false };
             }
             // Once: the client is pinged again, so that it stays, and heard again as soon as the application is ready. An application that
             // never is must not hold the session of a client that may be gone.
@@ -373,6 +377,17 @@ mod tests {
         pair.pass(3_000);
         assert_eq!(pair.packet("3"), [Output::Heartbeat]);
         assert_eq!(pair.wait(), (53_000, vec![Output::Ping]));
+    }
+
+    #[test]
+    fn a_timer_that_is_a_little_late_leaves_the_client_no_more_time_and_one_that_is_very_late_no_less() {
+        for (late, end) in [(5, 45_000), (5_000, 50_000)] {
+            let mut pair = Pair::new(TransportKind::WebSocket);
+            pair.pass(25_000 + late);
+            pair.session.handle_timeout(pair.now, true);
+            assert_eq!(pair.outputs(), [Output::Ping]);
+            assert_eq!(pair.wait(), (end, vec![Output::Closed(CloseReason::PingTimeout)]));
+        }
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Flags {
     /// How packets are written: json or msgpack.
     #[arg(long, default_value = "json", value_parser = parser)]
     parser: hub::Parser,
+    /// Whether clients of protocol 3 may connect.
+    #[arg(long)]
+    allow_eio3: bool,
 }
 
 fn parser(name: &str) -> Result<hub::Parser, serde::de::value::Error> {
@@ -48,6 +51,7 @@ impl Flags {
             ping_interval: Duration::from_millis(self.ping_interval),
             ping_timeout: Duration::from_millis(self.ping_timeout),
             max_payload: self.max_payload,
+            allow_eio3: self.allow_eio3,
             ..engine::Options::default()
         };
         let engine = engine.options(options).build(Arc::new(application));

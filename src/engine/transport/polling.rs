@@ -3,8 +3,8 @@
 use crate::engine::outbox::Payload;
 use crate::engine::session::{Farewell, Link, Session, State};
 use crate::protocol::eio::payload::{self, PayloadError};
+use crate::protocol::eio::{Message, Packet, Version, v3};
 use crate::protocol::errors::CloseReason;
-use bytestring::ByteString;
 use std::future::poll_fn;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Poll, Waker};
@@ -109,29 +109,44 @@ impl Session {
     fn take_answer(&self, waker: &Waker) -> Option<Result<Payload, PollError>> {
         let mut state = self.lock();
         let state = &mut *state;
-        let control = |text: &str| Some(Ok(Payload::control(text)));
+        let control = |packets: &[&str]| Some(Ok(Payload::control(self.version(), packets)));
         let Link::Polling(Requests { get: Some(get), .. }) = &mut state.link else {
             // The session moved on or ended without this GET.
-            return control("1");
+            return control(&["1"]);
         };
         if !state.outbox.is_empty() {
             return Some(Ok(self.take_payload(state)));
         }
         if let Some(parting) = get.parting {
-            return control(parting);
+            return control(&[parting]);
         }
         let was_closing = state.machine.is_closing();
         state.machine.handle_drained();
         if state.machine.is_closed() {
             return match (state.farewell, was_closing && !get.has_waited) {
                 (Farewell::Silent, _) => Some(Err(PollError::Gone)),
-                (Farewell::Close, true) => control("6\u{1e}1"),
-                (Farewell::Close, false) => control("1"),
+                (Farewell::Close, true) => control(&["6", "1"]),
+                (Farewell::Close, false) => control(&["1"]),
             };
         }
         get.has_waited = true;
         get.waker = Some(waker.clone());
         None
+    }
+
+    async fn receive_all(self: &Arc<Self>, packets: impl Iterator<Item = Result<Packet, PayloadError>>) {
+        for packet in packets {
+            match packet {
+                Ok(packet) => self.receive(packet),
+                Err(error) => {
+                    if error == PayloadError::TooManyPackets {
+                        self.metrics().limit_packets_per_payload.inc();
+                    }
+                    self.lose(CloseReason::ParseError);
+                }
+            }
+            self.until_ready().await;
+        }
     }
 
     /// Begins a POST; its body is read between this and [`Post::deliver`].
@@ -189,19 +204,14 @@ impl Post {
     /// Hands the body's packets to the application, waiting where it is not ready for more.
     ///
     /// Packets before a bad one are delivered, then the session closes with "parse error"; the POST is answered `ok` all the same.
-    pub async fn deliver(mut self, body: ByteString) {
+    pub async fn deliver(mut self, body: Message) {
         let session = &self.session;
-        for packet in payload::decode(&body, session.limits().packets_per_payload) {
-            match packet {
-                Ok(packet) => session.receive(packet),
-                Err(error) => {
-                    if error == PayloadError::TooManyPackets {
-                        session.metrics().limit_packets_per_payload.inc();
-                    }
-                    session.lose(CloseReason::ParseError);
-                }
-            }
-            session.until_ready().await;
+        let max_packets = session.limits().packets_per_payload;
+        match (session.version(), body) {
+            (Version::V4, Message::Text(text)) => session.receive_all(payload::decode(&text, max_packets)).await,
+            (Version::V3, body) => session.receive_all(v3::decode(body, max_packets)).await,
+            // Only protocol 3 has binary payloads.
+            (Version::V4, Message::Binary(_)) => return,
         }
         self.outcome = Outcome::Delivered;
     }

@@ -8,6 +8,10 @@ use bytes::Bytes;
 /// RFC 6455, section 5.2: a frame header of an unmasked frame has 2, 4 or 10 bytes.
 const MAX_HEADER: usize = 10;
 
+/// What protocol 3 has before a binary message, its type: a fragment of its own with the `4`, and the first byte of the frame that continues it
+/// (RFC 6455, section 5.4). So the bytes behind that are shared with the clients of protocol 4.
+const TYPED: &[u8] = &[0x02, 1, 4, 0x80];
+
 /// An outgoing packet as shared bytes; cloning it copies nothing.
 #[derive(Debug, Clone)]
 pub struct Encoded {
@@ -15,6 +19,7 @@ pub struct Encoded {
     header: u8,
     binary: bool,
     compress: bool,
+    is_typed: bool,
 }
 
 impl Encoded {
@@ -57,7 +62,7 @@ impl Encoded {
 
     /// WebSocket frames that are ready as they stand, such as a pong; never for polling.
     pub fn frames(frames: &[u8]) -> Self {
-        Self { frame: Bytes::copy_from_slice(frames), header: 0, binary: true, compress: true }
+        Self { frame: Bytes::copy_from_slice(frames), header: 0, binary: true, compress: true, is_typed: false }
     }
 
     fn framed(mut buffer: Vec<u8>, binary: bool) -> Self {
@@ -80,7 +85,8 @@ impl Encoded {
                 10
             }
         };
-        Self { frame: Bytes::from(buffer).slice(MAX_HEADER - header..), header: header as u8, binary, compress: true }
+        let frame = Bytes::from(buffer).slice(MAX_HEADER - header..);
+        Self { frame, header: header as u8, binary, compress: true, is_typed: false }
     }
 
     /// Whether a polling answer that holds this packet may be compressed.
@@ -95,18 +101,31 @@ impl Encoded {
         self.compress
     }
 
-    /// The whole WebSocket frame.
-    pub fn websocket(&self) -> &Bytes {
-        &self.frame
+    /// The packet for a client of protocol 3; one that takes no binary data is given base64 on either transport.
+    #[must_use]
+    pub fn for_v3(&self, is_base64: bool) -> Self {
+        match self {
+            // Frames that are ready as they stand have no header of ours.
+            Self { binary: true, header: 1.., .. } if is_base64 => Self::text(|out| {
+                out.extend_from_slice(b"b4");
+                append_base64(self.payload(), out);
+            })
+            .compress(self.compress),
+            Self { binary: true, header: 1.., .. } => Self { is_typed: true, ..self.clone() },
+            _ => self.clone(),
+        }
+    }
+
+    /// The whole WebSocket frame, in two pieces of which the first is mostly empty.
+    pub fn websocket(&self) -> [&[u8]; 2] {
+        if self.is_typed { [TYPED, self.frame.get(1..).unwrap_or_default()] } else { [&[], &self.frame] }
     }
 
     /// Appends the packet as a polling payload carries it, without a separator.
     pub fn append_polling(&self, out: &mut Vec<u8>) {
         if self.binary {
-            let start = out.len() + 1;
             out.push(b'b');
-            out.resize(start + self.payload().len().div_ceil(3) * 4, 0);
-            BASE64_STANDARD.encode_slice(self.payload(), &mut out[start..]).expect("the space was just made");
+            append_base64(self.payload(), out);
         } else {
             out.extend_from_slice(self.payload());
         }
@@ -124,13 +143,20 @@ impl Encoded {
 
     /// Bytes that it occupies in an outbox.
     pub fn len(&self) -> usize {
-        self.frame.len()
+        let [head, frame] = self.websocket();
+        head.len() + frame.len()
     }
 
     /// Never: even an empty packet has a frame header.
     pub fn is_empty(&self) -> bool {
         false
     }
+}
+
+fn append_base64(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    BASE64_STANDARD.encode_slice(bytes, &mut out[start..]).expect("the space was just made");
 }
 
 #[cfg(test)]
@@ -143,15 +169,17 @@ mod tests {
             let payload = vec![0x61; length];
             let binary = Encoded::binary(&payload);
             assert_eq!(binary.payload(), payload);
-            assert_eq!(binary.websocket()[0], 0x82);
+            assert_eq!(binary.frame[0], 0x82);
+            let [typed, rest] = binary.for_v3(false).websocket().map(<[u8]>::to_vec);
+            assert_eq!((&typed[..], &rest[..]), (&[0x02, 1, 4, 0x80][..], &binary.frame[1..]));
             let text = Encoded::text(|out| out.extend_from_slice(&payload));
-            assert_eq!(text.websocket()[0], 0x81);
+            assert_eq!(text.frame[0], 0x81);
             let mut polling = Vec::new();
             text.append_polling(&mut polling);
             assert_eq!(polling, payload);
-            let (announced, header) = match text.websocket()[1] {
-                126 => (usize::from(u16::from_be_bytes([text.websocket()[2], text.websocket()[3]])), 4),
-                127 => (u64::from_be_bytes(text.websocket()[2..10].try_into().expect("8 bytes")) as usize, 10),
+            let (announced, header) = match text.frame[1] {
+                126 => (usize::from(u16::from_be_bytes([text.frame[2], text.frame[3]])), 4),
+                127 => (u64::from_be_bytes(text.frame[2..10].try_into().expect("8 bytes")) as usize, 10),
                 short => (usize::from(short), 2),
             };
             assert_eq!((announced, text.len()), (length, header + length));

@@ -28,6 +28,11 @@ impl Query {
         Self { pairs }
     }
 
+    /// The first value of one parameter; the others, which may be many, are not decoded.
+    pub fn find(query: &str, key: &str) -> Option<String> {
+        query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| decode(value))
+    }
+
     /// The first value of a parameter.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())

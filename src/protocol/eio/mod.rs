@@ -4,6 +4,7 @@ mod encoded;
 pub mod handshake;
 mod packet;
 pub mod payload;
+pub mod v3;
 
 pub use encoded::Encoded;
 pub use handshake::Version;

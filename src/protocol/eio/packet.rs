@@ -36,6 +36,12 @@ impl From<&str> for Message {
     }
 }
 
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
 impl From<Bytes> for Message {
     fn from(bytes: Bytes) -> Self {
         Self::Binary(bytes)
@@ -53,7 +59,7 @@ pub enum Packet {
     Ping(ByteString),
     /// `3`, with data only as `3probe`.
     Pong(ByteString),
-    /// `4`, or a binary frame, or `b` and base64.
+    /// `4`, or a binary frame, or `b` and base64; in protocol 3 a `4` follows the `b` and begins the frame.
     Message(Message),
     /// `5`
     Upgrade,
@@ -92,9 +98,14 @@ impl Packet {
     /// The text begins with neither.
     pub fn decode_polling(text: &ByteString) -> Result<Self, PacketError> {
         match text.strip_prefix('b') {
-            Some(base64) => Ok(Self::Message(Message::Binary(decode_base64(base64)))),
+            Some(base64) => Ok(Self::from_base64(base64)),
             None => Self::decode(text),
         }
+    }
+
+    /// The binary message that a text stands for.
+    pub(super) fn from_base64(text: &str) -> Self {
+        Self::Message(Message::Binary(decode_base64(text)))
     }
 }
 
