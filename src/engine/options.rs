@@ -28,7 +28,7 @@ options! {
         #[serde(with = "options::size")]
         pub max_payload: usize = 1_000_000,
         /// Whether clients of protocol 3, those of Socket.IO 2, may connect. The ids of their sockets show the sids, so whoever is told such an id can
-        /// speak as its client; and for browsers that have only JSONP, pages of any origin can read what is answered.
+        /// speak as its client; and unless `cors.enforce` is set, there is JSONP, whose answers pages of any origin can read.
         pub allow_eio3: bool = false,
         /// A text message that every client is sent right after the open packet; empty is none.
         pub initial_packet: String = String::new(),

@@ -42,6 +42,11 @@ impl Cors {
         self.options.enforce && self.standing(request) == Some(Standing::Stranger) && !is_same_origin(request)
     }
 
+    /// Whether answers may be scripts, which a page of any origin can load, and without telling its origin.
+    pub fn allows_scripts(&self) -> bool {
+        !self.options.enforce
+    }
+
     /// Adds the headers that every answer carries.
     pub fn add_headers(&self, request: &HeaderMap, answer: &mut HeaderMap) {
         match self.standing(request) {

@@ -139,7 +139,7 @@ impl EngineIo {
     async fn polling(&self, parts: &Parts, body: Incoming, peer: Peer) -> Result<Answer, Refused> {
         match self.route(parts, false)? {
             (query, Route::Handshake(_)) => {
-                let script = script(&query).map(str::to_owned);
+                let script = self.script(&query).map(str::to_owned);
                 let Guest { sid, handshake, admission } = self.admit(parts, query, peer).await?;
                 let cookie = self.cookie(&sid);
                 let open = self.engine.open_polling(sid, admission, handshake)?;
@@ -151,14 +151,14 @@ impl EngineIo {
             }
             (query, Route::Session(session)) => Ok(match parts.method {
                 Method::GET => match session.poll().await {
-                    Ok(payload) => self.payload(payload, script(&query), parts, false),
+                    Ok(payload) => self.payload(payload, self.script(&query), parts, false),
                     Err(PollError::Overlap) => plain(StatusCode::BAD_REQUEST, Bytes::new()),
                     Err(PollError::Gone) => {
                         let error = ConnectionError::UnknownSid;
                         refusal(error.status(), error.code(), &error.to_string())
                     }
                 },
-                Method::POST => self.post(&session, script(&query).is_some(), parts, body).await,
+                Method::POST => self.post(&session, self.script(&query).is_some(), parts, body).await,
                 // As the reference answers a method that polling has no use for.
                 _ => plain(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),
             }),
@@ -271,6 +271,11 @@ impl EngineIo {
         self.with_headers(answer, parts, is_initial)
     }
 
+    /// The index of the function that a JSONP client of protocol 3 has called back.
+    fn script<'a>(&self, query: &'a Query) -> Option<&'a str> {
+        query.get("j").filter(|_| Version::of(query) == Version::V3 && self.cors.allows_scripts())
+    }
+
     fn with_headers(&self, mut answer: Answer, parts: &Parts, is_initial: bool) -> Answer {
         let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         if agent.contains("Trident/") {
@@ -351,11 +356,6 @@ struct Guest {
     sid: Sid,
     handshake: Handshake,
     admission: Admission,
-}
-
-/// The index of the function that a JSONP client of protocol 3 has called back.
-fn script(query: &Query) -> Option<&str> {
-    query.get("j").filter(|_| Version::of(query) == Version::V3)
 }
 
 fn transport(parts: &Parts) -> Option<&'static str> {

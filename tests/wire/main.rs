@@ -1,5 +1,6 @@
 //! Engine.IO and Socket.IO as their clients see them: raw requests and raw frames against a server in this process.
 
+mod eio3;
 mod handshake;
 mod life;
 mod limits;

@@ -388,20 +388,31 @@ impl WebSocket {
     }
 
     pub async fn frame(&mut self) -> Frame {
-        let head = self.http.take(2).await;
-        let length = match head[1] {
-            126 => u16::from_be_bytes(self.http.take(2).await.try_into().expect("2 bytes")).into(),
-            127 => u64::from_be_bytes(self.http.take(8).await.try_into().expect("8 bytes")) as usize,
-            short => usize::from(short),
-        };
-        let payload = self.http.take(length).await;
-        match head[0] {
+        let (first, mut payload) = self.fragment().await;
+        let mut last = first;
+        while last & 0x80 == 0 {
+            let (next, more) = self.fragment().await;
+            assert_eq!(next & 0x7f, 0, "a fragment that continues");
+            payload.extend(more);
+            last = next;
+        }
+        match first | 0x80 {
             0x81 => Frame::Text(String::from_utf8(payload).expect("text")),
             0x82 => Frame::Binary(payload),
             0x88 => Frame::Close(payload.try_into().ok().map(u16::from_be_bytes)),
             0x8a => Frame::Pong(payload),
             other => panic!("frame {other:#x}"),
         }
+    }
+
+    async fn fragment(&mut self) -> (u8, Vec<u8>) {
+        let head = self.http.take(2).await;
+        let length = match head[1] {
+            126 => u16::from_be_bytes(self.http.take(2).await.try_into().expect("2 bytes")).into(),
+            127 => u64::from_be_bytes(self.http.take(8).await.try_into().expect("8 bytes")) as usize,
+            short => usize::from(short),
+        };
+        (head[0], self.http.take(length).await)
     }
 
     pub async fn text(&mut self) -> String {
