@@ -242,11 +242,11 @@ mod tests {
         outbox.push(Encoded::control("4b"));
         outbox.mark(3);
         outbox.drop_unsent();
-        outbox.take_payload(&Arc::default());
+        outbox.take_payload(Version::V4, &Arc::default());
         assert_eq!((outbox.take_mark(), outbox.take_mark()), (Some(2), None));
         outbox.push(Encoded::control("4c"));
         outbox.mark(4);
-        outbox.take_payload(&Arc::default());
+        outbox.take_payload(Version::V4, &Arc::default());
         assert_eq!(outbox.take_mark(), Some(4));
         assert!(outbox.marks.is_none());
     }
