@@ -208,8 +208,8 @@ mod tests {
             error,
             format!(
                 "{path}: unknown key `engine.ping_intervall`; [engine] has path, add_trailing_slash, transports, allow_upgrades, \
-                 ping_interval, ping_timeout, upgrade_timeout, max_payload, cookie, cookie_attributes, \
-                 http_compression\n\
+                 ping_interval, ping_timeout, upgrade_timeout, max_payload, allow_eio3, initial_packet, cookie, \
+                 cookie_attributes, http_compression\n\
                  {path}: unknown key `instanse`; there are instance, node, run_dir, public_url, restart_window, drain_timeout, \
                  [http], [ws], [engine], [socketio], [limits], [cors], [metrics], [log]\n\
                  {path}: unknown key `redis`; there are instance, node, run_dir, public_url, restart_window, drain_timeout, \
