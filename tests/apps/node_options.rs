@@ -18,6 +18,9 @@ pub struct NodeOptions {
     ping_timeout: Option<f64>,
     upgrade_timeout: Option<f64>,
     max_http_buffer_size: Option<usize>,
+    #[serde(rename = "allowEIO3")]
+    allow_eio3: bool,
+    initial_packet: Option<String>,
     transports: Option<Vec<String>>,
     allow_upgrades: Option<bool>,
     http_compression: Option<Value>,
@@ -54,6 +57,8 @@ impl NodeOptions {
             ping_timeout: self.ping_timeout.map_or(usual.ping_timeout, millis),
             upgrade_timeout: self.upgrade_timeout.map_or(usual.upgrade_timeout, millis),
             max_payload: self.max_http_buffer_size.unwrap_or(usual.max_payload),
+            allow_eio3: self.allow_eio3,
+            initial_packet: self.initial_packet.clone().unwrap_or_default(),
             http_compression: match &self.http_compression {
                 None => usual.http_compression,
                 Some(compression) if !is_truthy(compression) => 0,
