@@ -8,17 +8,18 @@ import { pathToFileURL } from "node:url";
 import { Nginx } from "./nginx.mjs";
 import { Example, Instance, freePorts, scratch } from "./servers.mjs";
 
-export async function startApplications() {
+/** `flags` are those of the example applications, `settings` what says the same to the demo. */
+export async function startApplications({ flags = [], settings = [] } = {}) {
   const folder = scratch();
   const first = await freePorts(6);
   const web = first + 5;
   const servers = {
-    conformance: new Example(folder, "conformance", first),
-    features: new Example(folder, "features", first + 1),
-    echo: new Example(folder, "echo", first + 2),
+    conformance: new Example(folder, "conformance", first, flags),
+    features: new Example(folder, "features", first + 1, flags),
+    echo: new Example(folder, "echo", first + 2, flags),
     // One of its own for the restart: for seconds after one, nginx takes the only instance of its pool for dead.
-    restarted: new Example(folder, "conformance", first + 3),
-    demo: new Instance(folder, 0, { basePort: first + 4, web }),
+    restarted: new Example(folder, "conformance", first + 3, flags),
+    demo: new Instance(folder, 0, { basePort: first + 4, web, settings }),
   };
   const urls = { direct: {}, nginx: {} };
   const proxies = [];
