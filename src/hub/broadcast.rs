@@ -193,7 +193,7 @@ impl Broadcast {
         let rooms: Vec<Room> = rooms.rooms().collect();
         for socket in self.local_sockets() {
             if let Err(error) = socket.join(&rooms) {
-                tracing::debug!(id = %socket.id(), %error, "a socket did not join");
+                tracing::debug!(id = %socket.log_id(), %error, "a socket did not join");
             }
         }
     }

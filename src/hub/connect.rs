@@ -6,11 +6,17 @@ use super::handler::{ConnectContext, Guarded, Outcome, Panic, Step, guarded};
 use super::handshake::Handshake;
 use super::live::Live;
 use super::socket::Socket;
-use crate::engine::Session;
-use crate::protocol::client::Attempt;
+use crate::engine::{Session, Version};
+use crate::protocol::client::{Attempt, auth_of_query};
+use crate::protocol::eio::Encoded;
+use crate::protocol::sio::Parser;
 use bytestring::ByteString;
+use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+
+/// Writes why a client stays out of a namespace: a message, and what may come with it.
+type RefusalPacket = fn(Parser, &str, &str, Option<&RawValue>) -> Encoded;
 
 /// Begins on the session's task and goes on with one of its own if something has to be waited for.
 pub(super) fn connect(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, auth: Option<ByteString>, attempt: Attempt) {
@@ -25,10 +31,14 @@ pub(super) fn connect(link: Arc<Link>, session: Arc<Session>, namespace: ByteStr
 async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, auth: Option<ByteString>, attempt: Attempt) {
     if auth.as_ref().is_some_and(|auth| auth.len() > link.io().limits().auth_bytes) {
         link.io().metrics().limit_auth.inc();
-        return refuse(&link, &session, attempt, &namespace, &"auth is too large".into());
+        return refuse(&link, &session, attempt, &namespace, &"auth is too large".into(), Parser::connect_error);
     }
-    // Its own buffer: the client's may be a whole payload, and a handshake is kept for long.
-    let handshake = Handshake::new(Arc::clone(&session), auth.map(|auth| ByteString::from(&*auth)));
+    let auth = auth.map(|auth| match session.version() {
+        Version::V3 => auth_of_query(&auth),
+        // Its own buffer: the client's may be a whole payload, and a handshake is kept for long.
+        Version::V4 => ByteString::from(&*auth),
+    });
+    let handshake = Handshake::new(Arc::clone(&session), auth);
     // A client that goes takes its admission along, or a slow middleware would keep one for each that came and went.
     let found = tokio::select! {
         biased;
@@ -37,7 +47,8 @@ async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, au
     };
     let live = match found {
         Ok(live) => live,
-        Err(error) => return refuse(&link, &session, attempt, &namespace, &error),
+        // As the reference tells it, to all clients alike.
+        Err(error) => return refuse(&link, &session, attempt, &namespace, &error, Parser::connect_error),
     };
     let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake);
     let asked = tokio::select! {
@@ -49,7 +60,11 @@ async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, au
         Ok(()) => welcome(&link, &session, attempt, &socket),
         Err(error) => {
             give_up(&socket);
-            refuse(&link, &session, attempt, &namespace, &error);
+            let packet = match session.version() {
+                Version::V3 => Parser::plain_connect_error,
+                Version::V4 => Parser::connect_error,
+            };
+            refuse(&link, &session, attempt, &namespace, &error, packet);
         }
     }
 }
@@ -111,7 +126,8 @@ fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
         return;
     }
     // Before anything that a handler or a broadcast sends; its events wait in the queue. A session that is closing takes it no more.
-    let sent = session.send(&[link.io().parser().connect(socket.namespace(), Some(socket.id()), None)]);
+    let id = Some(socket.id()).filter(|_| session.version() == Version::V4);
+    let sent = session.send(&[link.io().parser().connect(socket.namespace(), id, None)]);
     if sent.is_err() || !socket.live().enter(socket) {
         link.leave(socket);
         give_up(socket);
@@ -120,16 +136,16 @@ fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
     let metrics = link.io().metrics();
     metrics.sockets.inc();
     metrics.sockets_connected.inc();
-    tracing::debug!(id = %socket.id(), namespace = socket.namespace(), "socket connected");
+    tracing::debug!(id = %socket.log_id(), namespace = socket.namespace(), "socket connected");
     socket.start();
 }
 
-fn refuse(link: &Link, session: &Session, attempt: Attempt, namespace: &str, error: &ConnectError) {
+fn refuse(link: &Link, session: &Session, attempt: Attempt, namespace: &str, error: &ConnectError, packet: RefusalPacket) {
     link.io().metrics().connect_errors.inc();
     tracing::debug!(namespace, %error, "a client may not connect");
     if link.refuse(attempt) {
         // A session that is closed needs no answer.
-        let _ = session.send(&[link.io().parser().connect_error(namespace, error.message(), error.raw_data())]);
+        let _ = session.send(&[packet(link.io().parser(), namespace, error.message(), error.raw_data())]);
     }
 }
 

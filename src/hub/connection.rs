@@ -6,7 +6,7 @@ use super::event::Event;
 use super::queue::On;
 use super::socket::Socket;
 use super::socketio::SocketIo;
-use crate::engine::{CloseReason, Connection, Message, Session};
+use crate::engine::{CloseReason, Connection, Message, Session, Version};
 use crate::hub::ack::AckSender;
 use crate::protocol::client::{Attempt, Client, Output, Violation};
 use crate::protocol::sio::DecodeError;
@@ -35,13 +35,19 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(io: SocketIo) -> Arc<Self> {
+    pub(super) fn new(io: SocketIo, version: Version) -> Arc<Self> {
         let limits = io.limits();
+        let max_attachments = io.parser().max_attachments(limits);
         let connect_by = Instant::now() + io.options().connect_timeout;
-        let client =
-            Client::new(io.parser(), io.parser().max_attachments(limits), limits.namespaces_per_session, connect_by.into_std());
+        let client = Client::new(version, io.parser(), max_attachments, limits.namespaces_per_session, connect_by.into_std());
         let state = Mutex::new(State { client, incoming: 0, is_closed: false });
         Arc::new_cyclic(|this| Self { io, this: Weak::clone(this), state, gone: Notify::new(), held_back: AtomicUsize::new(0) })
+    }
+
+    /// The session has just begun, and some clients come in by that alone.
+    pub(super) fn open(&self, session: &Arc<Session>) {
+        let output = self.lock().client.handle_open();
+        self.act(session, output, 0);
     }
 
     pub(super) fn io(&self) -> &SocketIo {
@@ -133,23 +139,8 @@ impl Link {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no code that can panic runs under this lock")
-    }
-}
-
-impl Connection for Link {
-    fn message(&self, session: &Arc<Session>, message: Message) {
-        let (output, bytes) = {
-            let mut state = self.lock();
-            if state.is_closed {
-                return;
-            }
-            state.incoming += message.len();
-            let output = state.client.handle_message(message);
-            let bytes = if output.is_some() { std::mem::take(&mut state.incoming) } else { 0 };
-            (output, bytes)
-        };
+    /// Does what a message of the client's asks for, which took so many bytes.
+    fn act(&self, session: &Arc<Session>, output: Option<Output<Socket>>, bytes: usize) {
         match output {
             None => {}
             Some(Output::Event { socket, name, args, ack }) => {
@@ -171,6 +162,26 @@ impl Connection for Link {
             Some(Output::Leave(socket)) => socket.end(DisconnectReason::ClientNamespaceDisconnect, On::This),
             Some(Output::Violation(violation)) => self.violated(session, violation),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code that can panic runs under this lock")
+    }
+}
+
+impl Connection for Link {
+    fn message(&self, session: &Arc<Session>, message: Message) {
+        let (output, bytes) = {
+            let mut state = self.lock();
+            if state.is_closed {
+                return;
+            }
+            state.incoming += message.len();
+            let output = state.client.handle_message(message);
+            let bytes = if output.is_some() { std::mem::take(&mut state.incoming) } else { 0 };
+            (output, bytes)
+        };
+        self.act(session, output, bytes);
     }
 
     fn upgraded(&self, session: &Arc<Session>) {

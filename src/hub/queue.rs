@@ -116,7 +116,7 @@ impl Socket {
     }
 
     pub(super) fn finish(&self, reason: DisconnectReason, on: On) {
-        tracing::debug!(id = %self.id(), namespace = self.namespace(), %reason, "socket disconnected");
+        tracing::debug!(id = %self.log_id(), namespace = self.namespace(), %reason, "socket disconnected");
         if reason == DisconnectReason::ServerNamespaceDisconnect {
             self.queue().is_cut.store(true, Release);
         }
@@ -208,7 +208,7 @@ impl Course {
             Job::Event(event, _) => Stage::Any(EventContext { socket: socket.clone(), event }),
             Job::Disconnected(reason) => Stage::Disconnecting(DisconnectContext { socket: socket.clone(), reason }),
         };
-        let span = tracing::debug_span!("socket", namespace = socket.namespace(), id = %socket.id());
+        let span = tracing::debug_span!("socket", namespace = socket.namespace(), id = %socket.log_id());
         Self { socket, span, called: 0, stage }
     }
 

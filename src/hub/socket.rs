@@ -13,13 +13,13 @@ use super::queue::{On, Queue};
 use super::room::{Room, Rooms};
 use super::rooms::{Member, Target};
 use super::socketio::SocketIo;
-use crate::engine::{CloseReason, Session, TransportKind};
+use crate::engine::{CloseReason, Session, TransportKind, Version};
 use crate::protocol::eio::Encoded;
 use crate::protocol::sid::SocketId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -62,7 +62,7 @@ impl Socket {
     pub(super) fn new(live: Arc<Live>, link: Arc<Link>, session: Arc<Session>, handshake: Handshake) -> Self {
         let data = RawValue::from_string("{}".to_owned()).expect("an object").into();
         Self(Arc::new(Inner {
-            id: link.io().next_id(),
+            id: link.io().next_id(&session, &live.name),
             key: live.next_key(),
             live,
             link,
@@ -76,8 +76,18 @@ impl Socket {
     }
 
     /// Its id, which is public, and the name of a room that it is in.
+    ///
+    /// Of a client of protocol 3 it holds the sid, which is a credential: see [`allow_eio3`](crate::engine::Options::allow_eio3).
     pub fn id(&self) -> &SocketId {
         &self.0.id
+    }
+
+    /// Its id as the log may show it, where no sid is.
+    pub(super) fn log_id(&self) -> impl Display {
+        match self.0.session.version() {
+            Version::V3 => format!("{:?}", self.0.session.sid()),
+            Version::V4 => self.id().to_string(),
+        }
     }
 
     /// The name of its namespace, with the slash.
@@ -355,14 +365,14 @@ impl Socket {
     /// A handler returned an error.
     pub(super) fn failed(&self, event: &str, error: BoxError) {
         self.io().metrics().handler_errors.inc();
-        tracing::debug!(id = %self.id(), namespace = self.namespace(), event, error = &*error as &dyn std::error::Error, "a handler failed");
+        tracing::debug!(id = %self.log_id(), namespace = self.namespace(), event, error = &*error as &dyn std::error::Error, "a handler failed");
         self.report(&SocketError::Handler(error));
     }
 
     /// A handler panicked: that costs its socket, and nothing else.
     pub(super) fn panicked(&self, panic: &Panic, place: &str) {
         self.io().metrics().handler_panics.inc();
-        tracing::error!(id = %self.id(), namespace = self.namespace(), handler = place, panic = panic.0, "a handler panicked");
+        tracing::error!(id = %self.log_id(), namespace = self.namespace(), handler = place, panic = panic.0, "a handler panicked");
         if self.is_connected() {
             self.dismiss();
         }
@@ -374,7 +384,7 @@ impl Socket {
         for hook in &self.0.live.behaviour.error {
             if let Err(panic) = guarded(|| hook(self, error)) {
                 self.io().metrics().handler_panics.inc();
-                tracing::error!(id = %self.id(), namespace = self.namespace(), panic = panic.0, "an error hook panicked");
+                tracing::error!(id = %self.log_id(), namespace = self.namespace(), panic = panic.0, "an error hook panicked");
             }
         }
     }

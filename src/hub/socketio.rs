@@ -13,7 +13,7 @@ use super::options::Options;
 use super::remote::RemoteSocket;
 use super::room::Rooms;
 use super::rooms::Target;
-use crate::engine::{self, Application, Connection, Engine, Entropy, Session};
+use crate::engine::{self, Application, Connection, Engine, Entropy, Session, Version};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Node, SocketId};
@@ -415,8 +415,14 @@ impl SocketIo {
         }
     }
 
-    pub(super) fn next_id(&self) -> SocketId {
-        SocketId::generate(self.0.node, self.0.boot, self.0.entropy.bits())
+    /// The id of a socket to be; clients of protocol 3 are not told theirs, they make it from the sid.
+    pub(super) fn next_id(&self, session: &Session, namespace: &str) -> SocketId {
+        let sid = session.sid().as_str();
+        match session.version() {
+            Version::V3 if namespace == "/" => SocketId::from(sid),
+            Version::V3 => SocketId::from(&*format!("{namespace}#{sid}")),
+            Version::V4 => SocketId::generate(self.0.node, self.0.boot, self.0.entropy.bits()),
+        }
     }
 
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
@@ -434,9 +440,11 @@ fn normal(name: &str) -> ByteString {
 }
 
 impl Application for SocketIo {
-    fn opened(&self, _session: &Arc<Session>) -> Arc<dyn Connection> {
+    fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection> {
         self.0.runtime.get_or_init(Handle::current);
-        Link::new(self.clone())
+        let link = Link::new(self.clone(), session.version());
+        link.open(session);
+        link
     }
 }
 

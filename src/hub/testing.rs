@@ -65,12 +65,17 @@ impl Server {
 
     /// A client in no namespace.
     pub(super) fn client(&self) -> Client {
+        self.client_of(Version::V4)
+    }
+
+    /// A client that speaks this protocol.
+    pub(super) fn client_of(&self, version: Version) -> Client {
         let mut headers = HeaderMap::new();
         headers.append("origin", "http://elsewhere".parse().expect("a value"));
         headers.append("x-many", "a".parse().expect("a value"));
         headers.append("x-many", "b".parse().expect("a value"));
         let handshake = Handshake {
-            version: Version::V4,
+            version,
             headers,
             query: vec![("EIO".to_owned(), "4".to_owned()), ("a".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())],
             url: "/socket.io/?EIO=4&a=1&a=2".to_owned(),

@@ -1,14 +1,17 @@
 //! One client of Socket.IO on its session: which namespaces it is in, and what its messages mean there.
 
-use super::eio::Message;
+use super::eio::handshake::Query;
+use super::eio::{Message, Version};
 use super::errors::CloseReason;
 use super::sio::{AckId, Args, Body, DecodeError, Decoder, Packet, Parser};
 use bytestring::ByteString;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// One client on its session; `S` is what the caller keeps for a namespace that it is in.
 #[derive(Debug)]
 pub struct Client<S> {
+    version: Version,
     decoder: Decoder,
     /// A handful, so a list is looked through faster than a table.
     places: Vec<(ByteString, Place<S>)>,
@@ -42,7 +45,7 @@ pub enum Output<S> {
     Connect {
         /// As the client wrote it.
         namespace: ByteString,
-        /// A JSON object, unparsed.
+        /// A JSON object, unparsed; of a client of protocol 3 the query behind the namespace, which [`auth_of_query`] makes one.
         auth: Option<ByteString>,
         /// To be given back.
         attempt: Attempt,
@@ -104,8 +107,15 @@ impl Violation {
 
 impl<S: Clone + PartialEq> Client<S> {
     /// A client that is in no namespace, and has to be in one by `connect_by`.
-    pub const fn new(parser: Parser, max_attachments: usize, max_namespaces: usize, connect_by: Instant) -> Self {
+    pub const fn new(
+        version: Version,
+        parser: Parser,
+        max_attachments: usize,
+        max_namespaces: usize,
+        connect_by: Instant,
+    ) -> Self {
         Self {
+            version,
             decoder: Decoder::new(parser, max_attachments),
             places: Vec::new(),
             max_namespaces,
@@ -127,10 +137,22 @@ impl<S: Clone + PartialEq> Client<S> {
         }
     }
 
+    /// A client of protocol 3 is in `/` without asking for it.
+    pub fn handle_open(&mut self) -> Option<Output<S>> {
+        (self.version == Version::V3).then(|| self.handle_connect(ByteString::from_static("/"), None, None))
+    }
+
     fn handle_packet(&mut self, Packet { namespace, body }: Packet) -> Option<Output<S>> {
+        let (namespace, query) = match self.version {
+            Version::V3 => split_query(namespace),
+            Version::V4 => (namespace, None),
+        };
         let place = self.places.iter().position(|(name, _)| *name == namespace);
         let body = match body {
-            Body::Connect { auth } => return Some(self.handle_connect(namespace, auth, place)),
+            Body::Connect { auth } => {
+                let auth = if self.version == Version::V3 { query } else { auth };
+                return Some(self.handle_connect(namespace, auth, place));
+            }
             Body::ConnectError { .. } => return Some(Output::Violation(Violation::ServerPacket)),
             body => body,
         };
@@ -246,12 +268,25 @@ impl<S: Clone + PartialEq> Client<S> {
     }
 }
 
+/// The part of a namespace behind its `?`, which is no part of its name.
+fn split_query(namespace: ByteString) -> (ByteString, Option<ByteString>) {
+    match namespace.split_once('?') {
+        Some((name, query)) => (namespace.slice_ref(name), Some(namespace.slice_ref(query))),
+        None => (namespace, None),
+    }
+}
+
+/// What a client of protocol 3 says of itself behind a namespace, as the JSON object that later ones send; of repeated keys the last counts, as in the reference.
+pub fn auth_of_query(query: &str) -> ByteString {
+    let object: BTreeMap<String, String> = Query::parse(query).pairs.into_iter().collect();
+    serde_json::to_string(&object).expect("a map of strings is JSON").into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
     #[test]
@@ -358,7 +393,7 @@ mod tests {
     #[test]
     fn a_client_that_comes_in_nowhere_is_closed_in_time() {
         let now = Instant::now();
-        let mut late = Client::<u32>::new(Parser::Json, 10, 2, now + SECOND);
+        let mut late = Client::<u32>::new(Version::V4, Parser::Json, 10, 2, now + SECOND);
         assert_eq!(late.poll_deadline(), Some(now + SECOND));
         assert!(!late.handle_timeout(now));
         assert!(late.handle_timeout(now + SECOND));
@@ -367,6 +402,29 @@ mod tests {
         assert_eq!(in_time.poll_deadline(), None);
         assert!(in_time.leave("/", &7));
         assert!(!in_time.handle_timeout(now + 100 * SECOND));
+    }
+
+    #[test]
+    fn a_client_of_protocol_3_is_in_the_main_namespace_without_asking_and_asks_with_a_query() {
+        let mut client = Client::<u32>::new(Version::V3, Parser::Json, 10, 3, Instant::now() + SECOND);
+        let Some(Output::Connect { namespace, auth: None, attempt }) = client.handle_open() else { panic!("it is to be let in") };
+        assert_eq!(namespace, "/");
+        assert!(client.join(attempt, 7));
+        assert_eq!(say(&mut client, r#"2["hi"]"#), "event 7 hi [] ");
+        let (namespace, auth, attempt) = connect(&mut client, "0/a?token=1&x=%20,");
+        assert_eq!((&*namespace, auth.as_deref()), ("/a", Some("token=1&x=%20")));
+        assert!(client.join(attempt, 8));
+        assert_eq!(say(&mut client, r#"2/a,["hi"]"#), "event 8 hi [] ");
+        let (_, auth, _) = connect(&mut client, r#"0/b,{"token":1}"#);
+        assert_eq!(auth, None);
+        assert_eq!(say(&mut client, "0"), "violation: the client is connected to this namespace already");
+        assert!(super::tests::client().handle_open().is_none());
+    }
+
+    #[test]
+    fn a_query_reads_as_what_later_clients_send() {
+        assert_eq!(auth_of_query("token=a%22b&n=1&n=2&empty"), r#"{"empty":"","n":"2","token":"a\"b"}"#);
+        assert_eq!(auth_of_query(""), "{}");
     }
 
     #[test]
@@ -381,7 +439,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_client_says_it_is_in_few_namespaces_and_once_in_each(steps in proptest::collection::vec(step(), 0..60)) {
-            let mut client = Client::new(Parser::Json, 2, 3, Instant::now() + SECOND);
+            let mut client = Client::new(Version::V4, Parser::Json, 2, 3, Instant::now() + SECOND);
             let mut attempts: Vec<(ByteString, Attempt)> = Vec::new();
             let mut inside: BTreeMap<ByteString, u32> = BTreeMap::new();
             let mut next = 0_u32;
@@ -467,7 +525,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn client() -> Client<u32> {
-        Client::new(Parser::Json, 10, 2, Instant::now() + SECOND)
+        Client::new(Version::V4, Parser::Json, 10, 2, Instant::now() + SECOND)
     }
 
     fn joined() -> Client<u32> {

@@ -1,10 +1,12 @@
-//! Clients of Engine.IO 3: payloads with lengths, frames with types, and a heartbeat that the client beats.
+//! Clients of Engine.IO 3 and Socket.IO 2: payloads with lengths, frames with types, a heartbeat that the client beats, and ids made of sids.
 
 use crate::support::{Event, Frame, Setup, TestServer, WebSocket, writable};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use stickyport::engine::{CloseReason, Message, Session, TransportKind, Version};
+use stickyport::hub::{Ack, Args, Auth, ConnectError, Data, Namespace, Socket};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 fn eio3(setup: &mut Setup) {
@@ -243,6 +245,152 @@ async fn the_initial_packet_follows_the_open_packet() {
         assert!(socket.text().await.starts_with("0{"));
         assert_eq!(socket.text().await, "4h\u{e9}llo");
     }
+}
+
+#[tokio::test]
+async fn a_client_of_socket_io_2_is_in_the_main_namespace_without_asking() {
+    let server = socket_io(|_| {});
+    let mut client = server.upgrade("EIO=3&transport=websocket").await.expect("upgraded");
+    let sid = sid(&client.text().await);
+    assert_eq!(client.text().await, "40");
+    assert_eq!(client.text().await, format!(r#"42["id","{sid}",{{}},["{sid}"]]"#));
+    client.send(r#"452-7["echo",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#).await;
+    client.send_frame(2, &[4, 1]).await;
+    client.send_frame(2, &[4, 2]).await;
+    assert_eq!(client.text().await, r#"462-7[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#);
+    assert_eq!(client.frame().await, Frame::Binary(vec![4, 1]));
+    assert_eq!(client.frame().await, Frame::Binary(vec![4, 2]));
+    // It asks for what it has.
+    client.send("40").await;
+    assert_eq!(client.frame().await, Frame::Close(None));
+    assert_eq!(server.metrics().protocol_errors.get(), 1);
+}
+
+#[tokio::test]
+async fn the_handshake_of_a_polling_client_is_answered_before_its_welcome() {
+    let server = socket_io(|_| {});
+    let open = server.get("EIO=3&transport=polling").await;
+    let sid = sid(open.text());
+    assert!(open.text().ends_with('}'), "{}", open.text());
+    let poll = server.get(&format!("EIO=3&transport=polling&sid={sid}")).await;
+    assert_eq!(poll.text(), format!(r#"2:4059:42["id","{sid}",{{}},["{sid}"]]"#));
+}
+
+#[tokio::test]
+async fn a_client_of_socket_io_2_asks_for_a_namespace_with_a_query() {
+    let server = socket_io(|_| {});
+    let mut client = server.upgrade("EIO=3&transport=websocket").await.expect("upgraded");
+    let sid = sid(&client.text().await);
+    client.text().await;
+    client.text().await;
+    for (connect, refusal) in [
+        ("40/admin", r#"44/admin,"nope""#),
+        ("40/admin?because=1,", r#"44/admin,{"code":401}"#),
+        ("40/nowhere?a=b", r#"44/nowhere,{"message":"Invalid namespace"}"#),
+        (r#"40/admin,{"token":"1"}"#, r#"44/admin,"nope""#),
+    ] {
+        client.send(connect).await;
+        assert_eq!(client.text().await, refusal, "{connect}");
+    }
+    client.send("40/admin?token=1&x=a%20b&x=c,").await;
+    assert_eq!(client.text().await, "40/admin,");
+    let id = format!("/admin#{sid}");
+    assert_eq!(client.text().await, format!(r#"42/admin,["id","{id}",{{"token":"1","x":"c"}},["{id}"]]"#));
+    client.send(r#"42/admin,3["echo","hi"]"#).await;
+    assert_eq!(client.text().await, r#"43/admin,3["hi"]"#);
+    client.send("41/admin").await;
+    client.send(r#"421["echo"]"#).await;
+    assert_eq!(client.text().await, "431[]");
+    assert_eq!(server.metrics().sockets.get(), 1);
+}
+
+#[tokio::test]
+async fn a_query_of_a_namespace_has_a_limit() {
+    let server = socket_io(|setup| setup.limits.auth_bytes = 20);
+    let mut client = server.upgrade("EIO=3&transport=websocket").await.expect("upgraded");
+    for _ in 0..3 {
+        client.text().await;
+    }
+    client.send("40/admin?token=1&padding=12345").await;
+    assert_eq!(client.text().await, r#"44/admin,{"message":"auth is too large"}"#);
+    assert_eq!(server.metrics().limit_auth.get(), 1);
+}
+
+#[tokio::test]
+async fn clients_of_both_versions_hear_the_same_broadcast() {
+    let server = socket_io(|_| {});
+    let mut old = server.upgrade("EIO=3&transport=websocket").await.expect("upgraded");
+    let old_sid = sid(&old.text().await);
+    for _ in 0..2 {
+        old.text().await;
+    }
+    let mut new = server.upgrade("EIO=4&transport=websocket").await.expect("upgraded");
+    new.text().await;
+    new.send("40").await;
+    for _ in 0..2 {
+        new.text().await;
+    }
+    new.send(r#"451-["tell all",{"_placeholder":true,"num":0}]"#).await;
+    new.send_frame(2, &[1, 2, 3]).await;
+    for (client, bytes) in [(&mut new, vec![1, 2, 3]), (&mut old, vec![4, 1, 2, 3])] {
+        assert_eq!(client.text().await, r#"451-["told",{"_placeholder":true,"num":0}]"#);
+        assert_eq!(client.frame().await, Frame::Binary(bytes));
+    }
+    // The rooms of clients of protocol 3 are found by the ids that they make themselves.
+    new.send(&format!(r#"42["tell","{old_sid}"]"#)).await;
+    assert_eq!(old.text().await, r#"42["told"]"#);
+}
+
+#[tokio::test]
+async fn a_client_of_socket_io_2_waits_for_a_slow_middleware() {
+    let gate = Arc::new(Notify::new());
+    let server = TestServer::socket_io(eio3, {
+        let gate = Arc::clone(&gate);
+        move |builder| {
+            builder.namespace(Namespace::new("/").middleware(move || {
+                let gate = Arc::clone(&gate);
+                async move {
+                    gate.notified().await;
+                    Ok(())
+                }
+            }))
+        }
+    });
+    let mut client = server.upgrade("EIO=3&transport=websocket").await.expect("upgraded");
+    client.text().await;
+    client.send("2").await;
+    assert_eq!(client.text().await, "3");
+    gate.notify_one();
+    assert_eq!(client.text().await, "40");
+}
+
+/// A server that tells each client its id, its auth and its rooms.
+fn socket_io(change: impl FnOnce(&mut Setup)) -> TestServer {
+    let namespace = |name: &str| {
+        Namespace::new(name)
+            .on_connect(|socket: Socket| {
+                let auth: serde_json::Value = socket.handshake().auth().expect("JSON");
+                socket.emit("id", (socket.id(), auth, socket.rooms()))
+            })
+            .on("echo", |args: Args| Ack(args))
+            .on("tell all", |socket: Socket, args: Args| socket.nsp().emit("told", args))
+            .on("tell", |socket: Socket, Data(room): Data<String>| socket.to(room).emit("told", ()))
+    };
+    let guarded = namespace("/admin").middleware(|Auth(auth): Auth<serde_json::Value>| match auth["token"].as_str() {
+        Some("1") => Ok(()),
+        _ if auth["because"].is_string() => Err(ConnectError::new("nope").data(&serde_json::json!({ "code": 401 }))),
+        _ => Err(ConnectError::new("nope")),
+    });
+    let setup = |setup: &mut Setup| {
+        eio3(setup);
+        change(setup);
+    };
+    TestServer::socket_io(setup, |builder| builder.namespace(namespace("/")).namespace(guarded))
+}
+
+/// The sid in an open packet.
+fn sid(open: &str) -> String {
+    open.split('"').nth(3).expect("a sid").to_owned()
 }
 
 async fn poller(server: &TestServer, more: &str) -> (Arc<Session>, String) {

@@ -1,6 +1,6 @@
 //! How clients come into namespaces.
 
-use crate::engine::CloseReason;
+use crate::engine::{CloseReason, Version};
 use crate::hub::connection::Link;
 use crate::hub::handshake::Handshake;
 use crate::hub::testing::{Log, Server};
@@ -27,6 +27,17 @@ async fn the_default_namespace_exists_without_being_declared() {
     let mut client = server.joined().await;
     assert_ne!(client.connect("/chat").await, client_id(&server, "/"));
     assert!(server.io.has("/") && server.io.has("chat") && !server.io.has("/nope"));
+}
+
+#[tokio::test]
+async fn the_log_shows_no_sid_though_the_id_of_a_client_of_protocol_3_holds_it() {
+    let mut server =
+        Server::new(Namespace::new("/").on_connect(|socket: Socket, State(log): State<Log>| log.note(socket.log_id())));
+    let old = server.client_of(Version::V3);
+    assert_eq!(server.noted().await, "Sid(0-…)");
+    assert_eq!(client_id(&server, "/"), old.session.sid().as_str());
+    let id = server.client().connect("/").await;
+    assert_eq!(server.noted().await, id);
 }
 
 #[tokio::test]
@@ -183,7 +194,8 @@ async fn a_socket_that_was_closed_before_it_entered_stays_out() {
     let client = server.client();
     let live = server.io.live("/").expect("always there");
     let handshake = Handshake::new(Arc::clone(&client.session), None);
-    let socket = Socket::new(Arc::clone(&live), Link::new(server.io.clone()), Arc::clone(&client.session), handshake);
+    let socket =
+        Socket::new(Arc::clone(&live), Link::new(server.io.clone(), Version::V4), Arc::clone(&client.session), handshake);
     assert!(!socket.close());
     assert!(!live.enter(&socket));
     assert!(live.select(&Default::default()).is_empty() && live.rooms().is_empty());

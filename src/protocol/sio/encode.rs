@@ -35,6 +35,17 @@ pub(super) fn connect_error(namespace: &str, message: &str, data: Option<&RawVal
     })
 }
 
+/// `44/admin,"…"`, or the data in place of the message
+pub(super) fn plain_connect_error(namespace: &str, message: &str, data: Option<&RawValue>) -> Encoded {
+    Encoded::text(|out| {
+        append_head(out, b'4', namespace);
+        match data {
+            Some(data) => out.extend_from_slice(data.get().as_bytes()),
+            None => append_string(out, message),
+        }
+    })
+}
+
 /// `41/admin,`
 pub(super) fn disconnect(namespace: &str) -> Encoded {
     Encoded::text(|out| append_head(out, b'1', namespace))
@@ -128,7 +139,9 @@ mod tests {
         assert_eq!(text(&disconnect("/")), "41");
         assert_eq!(text(&disconnect("/a")), "41/a,");
         assert_eq!(text(&connect_error("/a", "n\"o\n", None)), r#"44/a,{"message":"n\"o\n"}"#);
+        assert_eq!(text(&plain_connect_error("/a", "n\"o", None)), r#"44/a,"n\"o""#);
         let data = serde_json::value::to_raw_value(&7).expect("JSON");
+        assert_eq!(text(&plain_connect_error("/", "no", Some(&data))), "447");
         assert_eq!(text(&connect_error("/", "no", Some(&data))), r#"44{"message":"no","data":7}"#);
     }
 

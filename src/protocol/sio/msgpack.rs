@@ -41,6 +41,18 @@ pub(super) fn connect_error(namespace: &str, message: &str, data: Option<&RawVal
     })
 }
 
+/// `{type:4,nsp,data}`, where the data is the message if there is no other
+pub(super) fn plain_connect_error(namespace: &str, message: &str, data: Option<&RawValue>) -> Encoded {
+    Encoded::binary_with(SPARE, |out| {
+        begin(out, "4", namespace, 1);
+        append_str(out, "data");
+        match data {
+            Some(data) => append_json(out, data.get(), &[]),
+            None => append_str(out, message),
+        }
+    })
+}
+
 /// `{type:1,nsp}`
 pub(super) fn disconnect(namespace: &str) -> Encoded {
     Encoded::binary_with(SPARE, |out| begin(out, "1", namespace, 0))
@@ -208,6 +220,8 @@ mod tests {
             (connect("/", None, None), json!({"type": 0, "nsp": "/"})),
             (connect_error("/a", "no", None), json!({"type": 4, "nsp": "/a", "data": {"message": "no"}})),
             (connect_error("/", "no", Some(&data)), json!({"type": 4, "nsp": "/", "data": {"message": "no", "data": &*data}})),
+            (plain_connect_error("/a", "no", None), json!({"type": 4, "nsp": "/a", "data": "no"})),
+            (plain_connect_error("/", "no", Some(&data)), json!({"type": 4, "nsp": "/", "data": &*data})),
             (disconnect("/a"), json!({"type": 1, "nsp": "/a"})),
             (event("/", None, "é", &Args::none()), json!({"type": 2, "nsp": "/", "data": ["é"]})),
             (

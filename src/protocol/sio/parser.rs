@@ -35,6 +35,14 @@ impl Parser {
         }
     }
 
+    /// A middleware does not let a client of Socket.IO 2 into the namespace: it is told the data, or else the message.
+    pub fn plain_connect_error(self, namespace: &str, message: &str, data: Option<&RawValue>) -> Encoded {
+        match self {
+            Self::Json => encode::plain_connect_error(namespace, message, data),
+            Self::MsgPack => msgpack::plain_connect_error(namespace, message, data),
+        }
+    }
+
     /// The client is out of the namespace and will not come back by itself.
     pub fn disconnect(self, namespace: &str) -> Encoded {
         match self {
