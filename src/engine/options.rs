@@ -27,8 +27,8 @@ options! {
         /// Bytes of one message or of one polling request; clients are told and split what they send.
         #[serde(with = "options::size")]
         pub max_payload: usize = 1_000_000,
-        /// Whether clients of protocol 3, those of Socket.IO 2, may connect. The ids of their sockets show the sids, so whoever is told such an id can
-        /// speak as its client; and unless `cors.enforce` is set, there is JSONP, whose answers pages of any origin can read.
+        /// Whether clients of protocol 3, those of Socket.IO 2, may connect. The ids of their sockets hold the sids, so whoever is told such an id can
+        /// speak as its client; and unless `cors.enforce` is set they may use JSONP, which pages of any origin can read.
         pub allow_eio3: bool = false,
         /// A text message that every client is sent right after the open packet; empty is none.
         pub initial_packet: String = String::new(),
