@@ -1,0 +1,236 @@
+//! One client of Socket.IO: whatever it says and however the application answers, it is in few namespaces, once in each, and nothing is heard elsewhere.
+
+use super::input::Input;
+use bytes::Bytes;
+use bytestring::ByteString;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use stickyport::protocol::client::{Attempt, Client, Output, Violation};
+use stickyport::protocol::eio::Message;
+use stickyport::protocol::sio::Args;
+
+const MAX_ATTACHMENTS: usize = 3;
+const MAX_NAMESPACES: usize = 3;
+
+pub fn client(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut run = Run::new(&mut input);
+    while let Some(byte) = input.byte() {
+        let is_over = run.step(byte, &mut input);
+        run.check();
+        if is_over {
+            break;
+        }
+    }
+    run.end();
+}
+
+/// What the client says that we know the meaning of.
+enum Said {
+    Connect,
+    /// An event or acknowledgement with this number as its only argument, and this many attachments to come.
+    Number(ByteString, u32, usize),
+    Leave(ByteString),
+    Attachment,
+    Anything,
+}
+
+struct Run {
+    client: Client<u32>,
+    now: Instant,
+    connect_by: Instant,
+    attempts: Vec<(ByteString, Attempt)>,
+    /// The namespaces that the client is in, and the sockets that it has there.
+    inside: BTreeMap<ByteString, u32>,
+    /// Namespaces that it was ever sent out of: what it says there may mean nothing.
+    sent_away: BTreeSet<ByteString>,
+    /// The packet that waits for attachments, and for how many.
+    partial: Option<(ByteString, u32, usize)>,
+    next: u32,
+    came_in: bool,
+}
+
+impl Run {
+    fn new(input: &mut Input<'_>) -> Self {
+        let now = Instant::now();
+        let connect_by = now + input.time();
+        Self {
+            client: Client::new(MAX_ATTACHMENTS, MAX_NAMESPACES, connect_by),
+            now,
+            connect_by,
+            attempts: Vec::new(),
+            inside: BTreeMap::new(),
+            sent_away: BTreeSet::new(),
+            partial: None,
+            next: 0,
+            came_in: false,
+        }
+    }
+
+    /// `true` when the session is over.
+    fn step(&mut self, byte: u8, input: &mut Input<'_>) -> bool {
+        let namespace = input.one_of(&["/", "/a", "/b", "/c", "/a?token=1", "/é"]);
+        let number = self.next;
+        self.next += 1;
+        match byte & 0x0f {
+            0 | 1 => {
+                let auth = input.one_of(&["", r#"{"token":1}"#]);
+                self.say(Said::Connect, packet("0", namespace, auth))
+            }
+            2 | 3 => {
+                let body = format!(r#"["say",{number}]"#);
+                self.say(Said::Number(namespace.into(), number, 0), packet("2", namespace, &body))
+            }
+            4 => {
+                let body = format!("{}[{number}]", input.below(3));
+                self.say(Said::Number(namespace.into(), number, 0), packet("3", namespace, &body))
+            }
+            5 => {
+                let count = 1 + input.below(MAX_ATTACHMENTS);
+                let body = format!(r#"["say",{number},{{"_placeholder":true,"num":{}}}]"#, count - 1);
+                self.say(Said::Number(namespace.into(), number, count), packet(&format!("5{count}-"), namespace, &body))
+            }
+            6 => self.say(Said::Attachment, Message::Binary(Bytes::copy_from_slice(input.bytes()))),
+            7 => self.say(Said::Leave(namespace.into()), packet("1", namespace, "")),
+            8 => self.say(Said::Anything, Message::from(input.text().as_str())),
+            9 | 10 => {
+                if let Some((namespace, attempt)) = self.attempt(input)
+                    && self.client.join(attempt, number)
+                {
+                    self.came_in = true;
+                    assert_eq!(self.inside.insert(namespace, number), None, "in one namespace twice");
+                }
+                false
+            }
+            11 => {
+                if let Some((_, attempt)) = self.attempt(input) {
+                    self.client.refuse(attempt);
+                }
+                false
+            }
+            12 => {
+                let socket = self.inside.remove(namespace);
+                if socket.is_some() {
+                    self.sent_away.insert(namespace.into());
+                }
+                assert_eq!(self.client.leave(namespace, &socket.unwrap_or(number)), socket.is_some());
+                false
+            }
+            13 => {
+                self.now += input.time();
+                let is_late = self.client.handle_timeout(self.now);
+                assert!(!is_late || (!self.came_in && self.now >= self.connect_by));
+                is_late
+            }
+            _ => {
+                let binary = packet(&format!("5{}-", input.below(6)), namespace, &input.text());
+                self.say(Said::Anything, binary)
+            }
+        }
+    }
+
+    fn attempt(&mut self, input: &mut Input<'_>) -> Option<(ByteString, Attempt)> {
+        let count = self.attempts.len();
+        (count > 0).then(|| self.attempts.remove(input.below(count)))
+    }
+
+    /// `true` when the client has broken the protocol.
+    fn say(&mut self, said: Said, message: Message) -> bool {
+        let is_binary = matches!(message, Message::Binary(_));
+        let expected = self.expected(&said);
+        let output = self.client.handle_message(message);
+        if is_binary != self.partial.is_some() {
+            assert!(matches!(output, Some(Output::Violation(_))), "{output:?}");
+            return true;
+        }
+        if let Some(missing) = self.partial.as_mut().map(|(_, _, missing)| missing) {
+            *missing -= 1;
+            if *missing > 0 {
+                assert!(output.is_none(), "{output:?}");
+                return false;
+            }
+        }
+        let partial = self.partial.take();
+        match output {
+            Some(Output::Connect { namespace, attempt, .. }) => {
+                assert!(!self.inside.contains_key(&namespace), "asked for twice");
+                self.attempts.push((namespace, attempt));
+            }
+            Some(Output::TooManyNamespaces(_)) => assert_eq!(self.inside.len() + self.attempts.len(), MAX_NAMESPACES),
+            Some(Output::Event { socket, args, .. } | Output::Ack { socket, args, .. }) => self.heard(socket, &args, expected),
+            Some(Output::Leave(socket)) => {
+                let before = self.inside.len();
+                self.inside.retain(|_, own| *own != socket);
+                assert_eq!(self.inside.len() + 1, before, "a socket that is not there has left");
+            }
+            Some(Output::Violation(violation)) => {
+                if let Said::Number(namespace, ..) | Said::Leave(namespace) = &said {
+                    assert_eq!(violation, Violation::NotConnected);
+                    assert!(!self.inside.contains_key(namespace));
+                }
+                return true;
+            }
+            None => match said {
+                Said::Number(namespace, number, count) if count > 0 => self.partial = Some((namespace, number, count)),
+                Said::Number(namespace, ..) | Said::Leave(namespace) => {
+                    assert!(!self.inside.contains_key(&namespace), "what was said to {namespace} is lost");
+                    assert!(self.sent_away.contains(&namespace));
+                }
+                Said::Attachment => {
+                    let (namespace, ..) = partial.expect("a packet that waited for it");
+                    assert!(self.sent_away.contains(&namespace) && !self.inside.contains_key(&namespace));
+                }
+                Said::Connect => panic!("a CONNECT has no answer"),
+                // It may have begun a packet with attachments whose number we do not know.
+                Said::Anything => return true,
+            },
+        }
+        false
+    }
+
+    /// The number that this message has to bring out, and the socket that has to hear it.
+    fn expected(&self, said: &Said) -> Option<(u32, u32)> {
+        let (namespace, number) = match (said, &self.partial) {
+            (Said::Number(namespace, number, 0), None) => (namespace, *number),
+            (Said::Attachment, Some((namespace, number, 1))) => (namespace, *number),
+            _ => return None,
+        };
+        self.inside.get(namespace).map(|socket| (*socket, number))
+    }
+
+    fn heard(&self, socket: u32, args: &Args, expected: Option<(u32, u32)>) {
+        assert!(self.inside.values().any(|own| *own == socket), "heard by a socket that is not there");
+        if let Some((own, number)) = expected {
+            assert_eq!((socket, args.first().ok()), (own, Some(number)));
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.inside.len() + self.attempts.len() <= MAX_NAMESPACES, "too many namespaces");
+        let mut joined: Vec<u32> = self.client.joined().copied().collect();
+        joined.sort_unstable();
+        let mut expected: Vec<u32> = self.inside.values().copied().collect();
+        expected.sort_unstable();
+        assert_eq!(joined, expected);
+        assert!(self.client.poll_deadline().is_none_or(|at| !self.came_in && at == self.connect_by));
+    }
+
+    /// The session ends: everybody is out, and whoever was still being asked about stays out.
+    fn end(mut self) {
+        let mut left = self.client.leave_all();
+        left.sort_unstable();
+        let mut expected: Vec<u32> = self.inside.into_values().collect();
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+        for (_, attempt) in self.attempts {
+            assert!(!self.client.join(attempt, self.next));
+        }
+        assert_eq!(self.client.joined().count(), 0);
+        assert!(!self.client.handle_timeout(self.now + Duration::from_secs(1_000_000)));
+    }
+}
+
+fn packet(kind: &str, namespace: &str, body: &str) -> Message {
+    let namespace = if namespace == "/" { String::new() } else { format!("{namespace},") };
+    Message::from(format!("{kind}{namespace}{body}").as_str())
+}

@@ -1,0 +1,123 @@
+//! Engine.IO's decoders against slower ones, and against their encoders.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use std::time::{Duration, SystemTime};
+use stickyport::protocol::eio::handshake::Query;
+use stickyport::protocol::eio::payload::{PayloadError, SEPARATOR, decode, encode};
+use stickyport::protocol::eio::{Encoded, Message, Packet};
+use stickyport::protocol::sid::{Boot, LENGTH, Miss, Node, Sid, owner};
+
+const MAX_PACKETS: usize = 8;
+
+/// One packet: a digit, and the rest as it stands.
+pub fn packet(data: &[u8]) {
+    let text = lossy(data);
+    let decoded = Packet::decode(&text);
+    let data = text.get(1..).unwrap_or_default();
+    assert_eq!(decoded.is_ok(), text.starts_with(|c| ('0'..='6').contains(&c)));
+    match decoded {
+        Ok(Packet::Open(rest) | Packet::Ping(rest) | Packet::Pong(rest)) => assert_eq!(rest, data),
+        Ok(Packet::Message(message)) => {
+            assert_eq!(message, Message::from(data));
+            assert_eq!(Encoded::message(&message).payload(), text.as_bytes());
+        }
+        _ => {}
+    }
+}
+
+/// A polling payload: its packets are those of its parts, up to the first that is none.
+pub fn payload(data: &[u8]) {
+    let text = lossy(data);
+    let decoded: Vec<_> = decode(&text, MAX_PACKETS).collect();
+    let mut parts = text.split(char::from(SEPARATOR));
+    for (index, packet) in decoded.iter().enumerate() {
+        let part = parts.next().expect("no more packets than parts");
+        let expected = Packet::decode_polling(&part.into()).map_err(PayloadError::from);
+        assert_eq!(*packet, if index == MAX_PACKETS { Err(PayloadError::TooManyPackets) } else { expected });
+        assert!(packet.is_ok() || index + 1 == decoded.len(), "nothing is read behind an error");
+    }
+    assert!(parts.next().is_none() || decoded.last().is_some_and(Result::is_err), "a part was not read");
+
+    let messages: Vec<_> = decoded
+        .into_iter()
+        .filter_map(|packet| if let Ok(Packet::Message(message)) = packet { Some(message) } else { None })
+        .collect();
+    let encoded: Vec<_> = messages.iter().map(Encoded::message).collect();
+    let body = ByteString::try_from(encode(&encoded)).expect("a payload is text");
+    let again: Result<Vec<_>, _> = decode(&body, MAX_PACKETS).collect();
+    // No packet at all is an empty text, which is not a packet.
+    assert!(messages.is_empty() || again == Ok(messages.into_iter().map(Packet::Message).collect()));
+}
+
+/// A query, as `URLSearchParams` reads it.
+pub fn query(data: &[u8]) {
+    let text = lossy(data);
+    let read = Query::parse(&text);
+    let expected: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+    assert_eq!(read.pairs, expected);
+    for (key, _) in &expected {
+        let first = expected.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        assert_eq!(read.get(key), first);
+    }
+}
+
+/// Base64, as Node's `Buffer.from` reads it: both alphabets, junk skipped, up to the first `=`.
+pub fn base64(data: &[u8]) {
+    let text = lossy(data);
+    let decoded = Packet::decode_polling(&format!("b{text}").into());
+    let mut expected = Vec::new();
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in text.bytes().take_while(|byte| *byte != b'=') {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => continue,
+        };
+        (bits, count) = (bits << 6 | u32::from(value), count + 6);
+        if count >= 8 {
+            count -= 8;
+            expected.push((bits >> count) as u8);
+        }
+    }
+    assert_eq!(decoded, Ok(Packet::Message(Message::Binary(expected.into()))));
+
+    let bytes = Message::Binary(Bytes::copy_from_slice(data));
+    let mut encoded = Vec::new();
+    Encoded::message(&bytes).append_polling(&mut encoded);
+    let again = Packet::decode_polling(&ByteString::try_from(encoded).expect("base64 is text"));
+    assert_eq!(again, Ok(Packet::Message(bytes)));
+}
+
+/// A sid: who owns it, and the same of one that we make.
+pub fn sid(data: &[u8]) {
+    let text = lossy(data);
+    let (node, rest) = text.split_once('-').unwrap_or_default();
+    let number = node.parse::<u32>().ok().filter(|number| number.to_string() == node && *number <= 99_999);
+    let is_ours = text.len() == LENGTH && !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric());
+    let expected = number.filter(|_| is_ours).and_then(|number| Node::try_from(number).ok());
+    assert_eq!(owner(&text), expected);
+
+    let mut entropy = [0; 16];
+    entropy.iter_mut().zip(data).for_each(|(byte, from)| *byte = *from);
+    let entropy = u128::from_le_bytes(entropy);
+    let here = Node::try_from((entropy % 100_000) as u32).expect("five digits");
+    let boot = Boot::at(SystemTime::UNIX_EPOCH + Duration::from_secs((entropy >> 64) as u64 >> 2));
+    let made = Sid::generate(here, boot, entropy);
+    assert_eq!(made.as_str().len(), LENGTH);
+    assert_eq!(Miss::explain(made.as_str(), here), Miss::Gone);
+    let explained = match expected {
+        None => Miss::Garbage,
+        Some(node) if node == here => Miss::Gone,
+        Some(node) => Miss::Other(node),
+    };
+    assert_eq!(Miss::explain(&text, here), explained);
+}
+
+/// Text that a frame or a body may hold.
+pub fn lossy(data: &[u8]) -> ByteString {
+    String::from_utf8_lossy(data).into_owned().into()
+}
