@@ -6,8 +6,9 @@ use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use stickyport::protocol::client::{Attempt, Client, Output, Violation};
-use stickyport::protocol::eio::Message;
-use stickyport::protocol::sio::Args;
+use stickyport::protocol::eio::{Encoded, Message};
+use stickyport::protocol::sid::SocketId;
+use stickyport::protocol::sio::{AckId, Args, Parser};
 
 const MAX_ATTACHMENTS: usize = 3;
 const MAX_NAMESPACES: usize = 3;
@@ -28,7 +29,7 @@ pub fn client(data: &[u8]) {
 /// What the client says that we know the meaning of.
 enum Said {
     Connect,
-    /// An event or acknowledgement with this number as its only argument, and this many attachments to come.
+    /// An event or acknowledgement with this number as its first argument, and this many messages to follow.
     Number(ByteString, u32, usize),
     Leave(ByteString),
     Attachment,
@@ -36,6 +37,7 @@ enum Said {
 }
 
 struct Run {
+    parser: Parser,
     client: Client<u32>,
     now: Instant,
     connect_by: Instant,
@@ -54,8 +56,10 @@ impl Run {
     fn new(input: &mut Input<'_>) -> Self {
         let now = Instant::now();
         let connect_by = now + input.time();
+        let parser = input.one_of(&[Parser::Json, Parser::MsgPack]);
         Self {
-            client: Client::new(MAX_ATTACHMENTS, MAX_NAMESPACES, connect_by),
+            parser,
+            client: Client::new(parser, MAX_ATTACHMENTS, MAX_NAMESPACES, connect_by),
             now,
             connect_by,
             attempts: Vec::new(),
@@ -72,27 +76,29 @@ impl Run {
         let namespace = input.one_of(&["/", "/a", "/b", "/c", "/a?token=1", "/é"]);
         let number = self.next;
         self.next += 1;
+        let parser = self.parser;
         match byte & 0x0f {
             0 | 1 => {
-                let auth = input.one_of(&["", r#"{"token":1}"#]);
-                self.say(Said::Connect, packet("0", namespace, auth))
+                let auth = SocketId::from("any object will do");
+                self.say(Said::Connect, first(&[parser.connect(namespace, input.one_of(&[None, Some(&auth)]), None)]))
             }
             2 | 3 => {
-                let body = format!(r#"["say",{number}]"#);
-                self.say(Said::Number(namespace.into(), number, 0), packet("2", namespace, &body))
+                let args = Args::new(&(number,)).expect("JSON");
+                self.say(Said::Number(namespace.into(), number, 0), first(&parser.event(namespace, None, "say", &args)))
             }
             4 => {
-                let body = format!("{}[{number}]", input.below(3));
-                self.say(Said::Number(namespace.into(), number, 0), packet("3", namespace, &body))
+                let args = Args::new(&(number,)).expect("JSON");
+                let id = AckId::from(u64::from(number));
+                self.say(Said::Number(namespace.into(), number, 0), first(&parser.ack(namespace, &id, &args)))
             }
             5 => {
-                let count = 1 + input.below(MAX_ATTACHMENTS);
-                let body = format!(r#"["say",{number},{{"_placeholder":true,"num":{}}}]"#, count - 1);
-                self.say(Said::Number(namespace.into(), number, count), packet(&format!("5{count}-"), namespace, &body))
+                let args = Args::new(&(number, vec![Bytes::new(); 1 + input.below(MAX_ATTACHMENTS)])).expect("JSON");
+                let messages = parser.event(namespace, Some(7), "say", &args);
+                self.say(Said::Number(namespace.into(), number, messages.len() - 1), first(&messages))
             }
             6 => self.say(Said::Attachment, Message::Binary(Bytes::copy_from_slice(input.bytes()))),
-            7 => self.say(Said::Leave(namespace.into()), packet("1", namespace, "")),
-            8 => self.say(Said::Anything, Message::from(input.text().as_str())),
+            7 => self.say(Said::Leave(namespace.into()), first(&[parser.disconnect(namespace)])),
+            8 => self.say(Said::Anything, Message::from(input.text())),
             9 | 10 => {
                 if let Some((namespace, attempt)) = self.attempt(input)
                     && self.client.join(attempt, number)
@@ -123,8 +129,8 @@ impl Run {
                 is_late
             }
             _ => {
-                let binary = packet(&format!("5{}-", input.below(6)), namespace, &input.text());
-                self.say(Said::Anything, binary)
+                let text = format!("5{}-{namespace},{}", input.below(6), input.text());
+                self.say(Said::Anything, Message::from(text))
             }
         }
     }
@@ -136,14 +142,14 @@ impl Run {
 
     /// `true` when the client has broken the protocol.
     fn say(&mut self, said: Said, message: Message) -> bool {
-        let is_binary = matches!(message, Message::Binary(_));
+        let is_out_of_place = matches!(message, Message::Binary(_)) != (self.parser == Parser::MsgPack || self.partial.is_some());
         let expected = self.expected(&said);
         let output = self.client.handle_message(message);
-        if is_binary != self.partial.is_some() {
+        if is_out_of_place {
             assert!(matches!(output, Some(Output::Violation(_))), "{output:?}");
             return true;
         }
-        if let Some(missing) = self.partial.as_mut().map(|(_, _, missing)| missing) {
+        if let Some((_, _, missing)) = &mut self.partial {
             *missing -= 1;
             if *missing > 0 {
                 assert!(output.is_none(), "{output:?}");
@@ -176,9 +182,11 @@ impl Run {
                     assert!(!self.inside.contains_key(&namespace), "what was said to {namespace} is lost");
                     assert!(self.sent_away.contains(&namespace));
                 }
+                // What it belongs to was said to a namespace that the client was sent out of; or it is a packet of msgpack.
                 Said::Attachment => {
-                    let (namespace, ..) = partial.expect("a packet that waited for it");
-                    assert!(self.sent_away.contains(&namespace) && !self.inside.contains_key(&namespace));
+                    assert!(partial.is_none_or(
+                        |(namespace, ..)| self.sent_away.contains(&namespace) && !self.inside.contains_key(&namespace)
+                    ));
                 }
                 Said::Connect => panic!("a CONNECT has no answer"),
                 // It may have begun a packet with attachments whose number we do not know.
@@ -230,7 +238,13 @@ impl Run {
     }
 }
 
-fn packet(kind: &str, namespace: &str, body: &str) -> Message {
-    let namespace = if namespace == "/" { String::new() } else { format!("{namespace},") };
-    Message::from(format!("{kind}{namespace}{body}").as_str())
+/// The first message of a packet, as a client sends it.
+fn first(packet: &[Encoded]) -> Message {
+    let first = packet.first().expect("a packet has a message");
+    let payload = Bytes::copy_from_slice(first.payload());
+    if first.is_binary() {
+        return Message::Binary(payload);
+    }
+    let text = ByteString::try_from(payload).expect("a text packet is text");
+    Message::from(text.strip_prefix('4').expect("a message"))
 }

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use std::time::{Duration, SystemTime};
 use stickyport::protocol::eio::handshake::Query;
 use stickyport::protocol::eio::payload::{PayloadError, SEPARATOR, decode, encode};
-use stickyport::protocol::eio::{Encoded, Message, Packet};
+use stickyport::protocol::eio::{Encoded, Message, Packet, PacketError, v3};
 use stickyport::protocol::sid::{Boot, LENGTH, Miss, Node, Sid, owner};
 
 const MAX_PACKETS: usize = 8;
@@ -39,15 +39,98 @@ pub fn payload(data: &[u8]) {
     }
     assert!(parts.next().is_none() || decoded.last().is_some_and(Result::is_err), "a part was not read");
 
-    let messages: Vec<_> = decoded
-        .into_iter()
-        .filter_map(|packet| if let Ok(Packet::Message(message)) = packet { Some(message) } else { None })
-        .collect();
+    let messages: Vec<_> = messages(decoded).collect();
     let encoded: Vec<_> = messages.iter().map(Encoded::message).collect();
     let body = ByteString::try_from(encode(&encoded)).expect("a payload is text");
     let again: Result<Vec<_>, _> = decode(&body, MAX_PACKETS).collect();
     // No packet at all is an empty text, which is not a packet.
     assert!(messages.is_empty() || again == Ok(messages.into_iter().map(Packet::Message).collect()));
+}
+
+/// A polling payload of protocol 3, binary if the first byte is odd.
+pub fn payload_v3(data: &[u8]) {
+    let (is_binary, data) = data.split_first().map_or((false, data), |(first, rest)| (first % 2 == 1, rest));
+    let payload = if is_binary { Message::Binary(Bytes::copy_from_slice(data)) } else { Message::Text(lossy(data)) };
+    let decoded: Vec<_> = v3::decode(payload.clone(), MAX_PACKETS).collect();
+    let mut expected = Vec::new();
+    match &payload {
+        Message::Text(text) => split_text(text, &mut expected),
+        Message::Binary(bytes) => split_binary(bytes, &mut expected),
+    }
+    let mut expected = expected.into_iter();
+    for (index, packet) in decoded.iter().enumerate() {
+        let part = expected.next().flatten().ok_or(PacketError).and_then(|part| v3::decode_packet(&part));
+        let part = part.map_err(PayloadError::from);
+        assert_eq!(*packet, if index == MAX_PACKETS { Err(PayloadError::TooManyPackets) } else { part });
+        assert!(packet.is_ok() || index + 1 == decoded.len(), "nothing is read behind an error");
+    }
+    assert!(expected.next().is_none() || decoded.last().is_some_and(Result::is_err), "a part was not read");
+
+    let messages: Vec<_> = messages(decoded).collect();
+    for is_base64 in [false, true] {
+        let encoded: Vec<_> = messages.iter().map(|message| Encoded::message(message).for_v3(is_base64)).collect();
+        let body = Bytes::from(v3::encode(&encoded));
+        assert!(!is_base64 || !v3::is_binary(&encoded));
+        let body = if v3::is_binary(&encoded) {
+            Message::Binary(body)
+        } else {
+            Message::Text(ByteString::try_from(body).expect("a payload without binary packets is text"))
+        };
+        let again: Result<Vec<_>, _> = v3::decode(body, MAX_PACKETS).collect();
+        assert!(messages.is_empty() || again == Ok(messages.iter().cloned().map(Packet::Message).collect()));
+    }
+}
+
+/// `<length in UTF-16 units>:<packet>`, over and over; the last item is `None` when that does not fit.
+fn split_text(text: &str, parts: &mut Vec<Option<Message>>) {
+    let mut rest: Vec<u16> = text.encode_utf16().collect();
+    loop {
+        let part = (|| {
+            let colon = rest.iter().position(|unit| *unit == u16::from(b':'))?;
+            let digits = String::from_utf16(&rest[..colon]).ok()?;
+            let is_length = (1..=10).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_digit());
+            let end = colon + 1 + digits.parse::<usize>().ok().filter(|_| is_length)?;
+            let part = String::from_utf16(rest.get(colon + 1..end)?).ok()?;
+            rest.drain(..end);
+            Some(Message::from(part))
+        })();
+        let is_last = part.is_none() || rest.is_empty();
+        parts.push(part);
+        if is_last {
+            return;
+        }
+    }
+}
+
+/// `<0 or 1><length in digits><255><packet>`, over and over; the last item is `None` when that does not fit.
+fn split_binary(bytes: &[u8], parts: &mut Vec<Option<Message>>) {
+    let mut rest = bytes;
+    loop {
+        let part = (|| {
+            let end = rest.iter().position(|byte| *byte == 0xff).filter(|end| (2..=11).contains(end))?;
+            let mut length = 0_usize;
+            for digit in &rest[1..end] {
+                length = length * 10 + usize::from(Some(*digit).filter(|digit| *digit < 10)?);
+            }
+            let part = rest.get(end + 1..end + 1 + length)?;
+            let kind = rest[0];
+            rest = &rest[end + 1 + length..];
+            match kind {
+                0 => String::from_utf8(part.to_vec()).ok().map(Message::from),
+                1 => Some(Message::Binary(Bytes::copy_from_slice(part))),
+                _ => None,
+            }
+        })();
+        let is_last = part.is_none() || rest.is_empty();
+        parts.push(part);
+        if is_last {
+            return;
+        }
+    }
+}
+
+fn messages(packets: Vec<Result<Packet, PayloadError>>) -> impl Iterator<Item = Message> {
+    packets.into_iter().filter_map(|packet| if let Ok(Packet::Message(message)) = packet { Some(message) } else { None })
 }
 
 /// A query, as `URLSearchParams` reads it.

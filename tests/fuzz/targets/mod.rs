@@ -16,12 +16,14 @@ pub const TARGETS: &[Target] = &[
     ("client", client::client),
     ("packet", eio::packet),
     ("payload", eio::payload),
+    ("payload_v3", eio::payload_v3),
     ("query", eio::query),
     ("base64", eio::base64),
     ("sid", eio::sid),
     ("session", session::session),
     ("event", sio::event),
     ("args", sio::args),
+    ("msgpack", sio::msgpack),
 ];
 
 /// Runs the target of that name.

@@ -12,7 +12,7 @@ use stickyport::protocol::session::{Output, Session, Timing, TransportKind};
 const NOOP_INTERVAL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// No input makes it ask for more than this: a last noop, the end of a probe, the end.
+/// No input makes it ask for more than this: a last noop, the end of a candidate, and the end.
 const MAX_OUTPUTS: usize = 3;
 
 const REASONS: [CloseReason; 4] =
@@ -58,6 +58,8 @@ struct Run {
     expected: VecDeque<Message>,
     /// What the client's pings of protocol 3 said.
     pings: VecDeque<String>,
+    /// How often the client has done its part of the heartbeat since the last look.
+    heartbeats: usize,
     /// How many pongs may come that nobody asked for: while the application does not read, they stand in for the answers.
     beats: usize,
     /// How many candidates were taken, and of how many we were told the end.
@@ -89,6 +91,7 @@ impl Run {
             said: 0,
             expected: VecDeque::new(),
             pings: VecDeque::new(),
+            heartbeats: 0,
             beats: 0,
             candidates: (0, 0),
             transport,
@@ -142,10 +145,7 @@ impl Run {
             Step::CandidatePacket(packet) => {
                 let before = self.session.transport();
                 self.session.handle_candidate_packet(&packet, self.now);
-                if self.session.transport() != before {
-                    assert_eq!(packet, Packet::Upgrade);
-                    self.alive = self.now;
-                }
+                assert!(self.session.transport() == before || packet == Packet::Upgrade, "{packet:?} is no upgrade");
             }
             Step::CandidateLost => self.session.handle_candidate_lost(),
             Step::Pass(time) => self.now += time,
@@ -177,9 +177,13 @@ impl Run {
 
     fn packet(&mut self, packet: Packet) {
         if self.session.is_open() {
-            match &packet {
-                Packet::Message(message) => self.expected.push_back(message.clone()),
-                Packet::Ping(data) if self.version == Version::V3 => self.pings.push_back(data.to_string()),
+            match (self.version, &packet) {
+                (_, Packet::Message(message)) => self.expected.push_back(message.clone()),
+                (Version::V3, Packet::Ping(data)) => {
+                    self.pings.push_back(data.to_string());
+                    self.heartbeats += 1;
+                }
+                (Version::V4, Packet::Pong(_)) => self.heartbeats += 1,
                 _ => {}
             }
             if self.version == Version::V3 || matches!(packet, Packet::Pong(_)) {
@@ -220,6 +224,7 @@ impl Run {
                         self.beats = self.beats.checked_sub(1).expect("a pong has its reason");
                     }
                 }
+                Output::Heartbeat => self.heartbeats = self.heartbeats.checked_sub(1).expect("a heartbeat has its packet"),
                 Output::Noop => assert_eq!(self.transport, TransportKind::Polling),
                 Output::ProbeAnswer => assert!(self.candidates.0 > self.candidates.1, "no candidate to answer"),
                 Output::Upgraded => {
@@ -239,7 +244,7 @@ impl Run {
         }
         self.allowed = 0;
         assert_eq!(self.expected, [], "messages that came in and not out");
-        assert!(self.pings.is_empty(), "pings without an answer");
+        assert!(self.pings.is_empty() && self.heartbeats == 0, "a heartbeat was not heard");
         assert_eq!(self.closed, self.session.is_closed());
         assert_eq!(self.transport, self.session.transport());
         assert_eq!(self.candidates.0 - self.candidates.1, u32::from(self.session.is_probing()));

@@ -8,13 +8,13 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::collections::HashMap;
 use stickyport::protocol::eio::Encoded;
-use stickyport::protocol::sio::{Args, Body, Decoder, Packet, Parser};
+use stickyport::protocol::sio::{AckId, Args, Body, Decoder, Packet, Parser};
 
 const MAX_ATTACHMENTS: usize = 10;
 
 /// Messages, each behind a record separator; one that begins with `b` is binary.
 pub fn event(data: &[u8]) {
-    let mut decoder = Decoder::new(MAX_ATTACHMENTS);
+    let mut decoder = Decoder::new(Parser::Json, MAX_ATTACHMENTS);
     for part in data.split(|byte| *byte == 0x1e) {
         let packet = match part.strip_prefix(b"b") {
             Some(bytes) => decoder.binary(Bytes::copy_from_slice(bytes)),
@@ -24,7 +24,7 @@ pub fn event(data: &[u8]) {
             must_be_taken(json, &packet);
         }
         match packet {
-            Ok(Some(packet)) => check(&packet),
+            Ok(Some(packet)) => check(Parser::Json, &packet),
             Ok(None) => {}
             Err(_) => return,
         }
@@ -50,36 +50,42 @@ fn must_be_taken<E>(json: &[u8], packet: &Result<Option<Packet>, E>) {
     assert!(!RESERVED.contains(&name.as_str()) || packet.is_err());
 }
 
-fn check(packet: &Packet) {
-    assert!(packet.namespace.starts_with('/'));
-    assert!(!packet.namespace.contains(','));
-    match &packet.body {
+/// A packet is the same when it comes back from the encoder.
+fn check(parser: Parser, packet: &Packet) {
+    let again = match &packet.body {
         Body::Event { name, args, ack } => {
             check_args(args);
+            // We ask for acknowledgements by numbers of ours; what a client asks with is only given back.
             let id = ack.as_ref().and_then(|id| id.as_str().parse().ok());
-            let encoded = Parser::Json.event(&packet.namespace, id, name, args);
-            let again = decode(&encoded);
-            let ack = id.map(Into::into);
-            assert_eq!(
-                again,
-                Packet { namespace: packet.namespace.clone(), body: Body::Event { name: name.clone(), args: args.clone(), ack } }
-            );
+            let body = Body::Event { name: name.clone(), args: args.clone(), ack: id.map(AckId::from) };
+            assert_eq!(decode(parser, &parser.event(&packet.namespace, id, name, args)).body, body);
+            let Some(ack) = ack else { return };
+            decode(parser, &parser.ack(&packet.namespace, ack, args))
         }
         Body::Ack { id, args } => {
             check_args(args);
-            let encoded = Parser::Json.ack(&packet.namespace, &id.unwrap_or_default().into(), args);
-            let body = Body::Ack { id: Some(id.unwrap_or_default()), args: args.clone() };
-            assert_eq!(decode(&encoded), Packet { namespace: packet.namespace.clone(), body });
+            let id = id.unwrap_or_default();
+            let again = decode(parser, &parser.ack(&packet.namespace, &id.into(), args));
+            assert_eq!(again.body, Body::Ack { id: Some(id), args: args.clone() });
+            again
         }
-        Body::Connect { auth: Some(json) } => assert!(json.starts_with('{') && serde_json::from_str::<IgnoredAny>(json).is_ok()),
-        Body::ConnectError { data: Some(json) } => assert!(serde_json::from_str::<IgnoredAny>(json).is_ok()),
-        Body::Connect { auth: None } | Body::ConnectError { data: None } | Body::Disconnect => {}
-    }
+        Body::Connect { auth: Some(json) } => {
+            assert!(json.starts_with('{') && serde_json::from_str::<IgnoredAny>(json).is_ok());
+            return;
+        }
+        Body::ConnectError { data: Some(json) } => {
+            assert!(json.starts_with(['{', '"']) && serde_json::from_str::<IgnoredAny>(json).is_ok());
+            return;
+        }
+        Body::Connect { auth: None } | Body::ConnectError { data: None } => return,
+        Body::Disconnect => decode(parser, &[parser.disconnect(&packet.namespace)]),
+    };
+    assert_eq!(again.namespace, packet.namespace);
 }
 
 /// What a client reads of what we write.
-fn decode(packets: &[Encoded]) -> Packet {
-    let mut decoder = Decoder::new(usize::MAX);
+fn decode(parser: Parser, packets: &[Encoded]) -> Packet {
+    let mut decoder = Decoder::new(parser, usize::MAX);
     let mut read = None;
     for packet in packets {
         assert!(read.is_none(), "a packet is complete with its last message");
@@ -93,6 +99,68 @@ fn decode(packets: &[Encoded]) -> Packet {
         .expect("what was encoded can be decoded");
     }
     read.expect("what was encoded is a packet")
+}
+
+/// A packet of msgpack, with the values that another decoder sees in it.
+pub fn msgpack(data: &[u8]) {
+    let message = Bytes::copy_from_slice(data);
+    let Ok(packet) = Decoder::new(Parser::MsgPack, 100).binary(message) else { return };
+    let packet = packet.expect("a packet is one message");
+    check(Parser::MsgPack, &packet);
+
+    let mut rest = data;
+    let value = rmpv::decode::read_value_with_max_depth(&mut rest, usize::from(u16::MAX)).expect("msgpack");
+    assert_eq!(rest, b"", "it ends where it ends");
+    let data = value.as_map().and_then(|members| members.iter().rev().find(|(key, _)| key.as_str() == Some("data")));
+    let (read, skip) = match &packet.body {
+        Body::Event { args, .. } => (args.json(), 1),
+        Body::Ack { args, .. } => (args.json(), 0),
+        _ => return,
+    };
+    let Ok(read) = serde_json::from_str::<Vec<Value>>(&read) else { return };
+    let (_, data) = data.expect("an event has data");
+    let list = data.as_array().expect("a list");
+    assert_eq!(read.len() + skip, list.len());
+    for (read, value) in read.iter().zip(list.iter().skip(skip)) {
+        compare(read, value);
+    }
+}
+
+/// Holds what became JSON against what stands in msgpack, as far as JavaScript has one way to see it.
+fn compare(json: &Value, value: &rmpv::Value) {
+    match (value, json) {
+        (rmpv::Value::Array(values), Value::Array(list)) => {
+            assert_eq!(values.len(), list.len());
+            list.iter().zip(values).for_each(|(json, value)| compare(json, value));
+        }
+        (rmpv::Value::Map(members), Value::Object(object)) => {
+            for (key, value) in members {
+                let key = match key {
+                    rmpv::Value::String(key) => String::from_utf8_lossy(key.as_bytes()).into_owned(),
+                    key => key.to_string(),
+                };
+                let is_last = |other: &rmpv::Value| other.as_str() == Some(&key);
+                // Of members with one name the last counts; the others are gone.
+                if members.iter().filter(|(other, _)| is_last(other)).count() == 1
+                    && let Some(json) = object.get(&key)
+                {
+                    compare(json, value);
+                }
+            }
+        }
+        (rmpv::Value::Binary(_) | rmpv::Value::Ext(..), _) => {}
+        (rmpv::Value::Nil, json) => assert_eq!(*json, Value::Null),
+        (rmpv::Value::Boolean(value), json) => assert_eq!(*json, Value::Bool(*value)),
+        (rmpv::Value::String(text), json) => assert_eq!(json.as_str(), Some(&*String::from_utf8_lossy(text.as_bytes()))),
+        (rmpv::Value::Integer(number), json) => {
+            assert_eq!((json.as_u64(), json.as_i64()), (number.as_u64(), number.as_i64()));
+        }
+        (rmpv::Value::F32(_) | rmpv::Value::F64(_), json) => {
+            let number = value.as_f64().filter(|number| number.is_finite());
+            assert_eq!(json.as_f64(), number);
+        }
+        (value, json) => panic!("{value} became {json}"),
+    }
 }
 
 /// Arguments from JSON and attachments, whose number is the first byte, read as all kinds of types.
