@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use stickyport::protocol::client::{Attempt, Client, Output, Violation};
-use stickyport::protocol::eio::{Encoded, Message};
+use stickyport::protocol::eio::{Encoded, Message, Version};
 use stickyport::protocol::sid::SocketId;
 use stickyport::protocol::sio::{AckId, Args, Parser};
 
@@ -37,6 +37,7 @@ enum Said {
 }
 
 struct Run {
+    version: Version,
     parser: Parser,
     client: Client<u32>,
     now: Instant,
@@ -57,9 +58,11 @@ impl Run {
         let now = Instant::now();
         let connect_by = now + input.time();
         let parser = input.one_of(&[Parser::Json, Parser::MsgPack]);
-        Self {
+        let version = input.one_of(&[Version::V4, Version::V3]);
+        let mut run = Self {
+            version,
             parser,
-            client: Client::new(parser, MAX_ATTACHMENTS, MAX_NAMESPACES, connect_by),
+            client: Client::new(version, parser, MAX_ATTACHMENTS, MAX_NAMESPACES, connect_by),
             now,
             connect_by,
             attempts: Vec::new(),
@@ -68,12 +71,19 @@ impl Run {
             partial: None,
             next: 0,
             came_in: false,
+        };
+        match run.client.handle_open() {
+            Some(Output::Connect { namespace, attempt, .. }) => run.attempts.push((namespace, attempt)),
+            output => assert!(output.is_none() && version == Version::V4, "{output:?}"),
         }
+        run
     }
 
     /// `true` when the session is over.
     fn step(&mut self, byte: u8, input: &mut Input<'_>) -> bool {
         let namespace = input.one_of(&["/", "/a", "/b", "/c", "/a?token=1", "/é"]);
+        // In protocol 3 the name ends where a query begins.
+        let name = if self.version == Version::V3 { namespace.split('?').next().unwrap_or_default() } else { namespace };
         let number = self.next;
         self.next += 1;
         let parser = self.parser;
@@ -84,20 +94,20 @@ impl Run {
             }
             2 | 3 => {
                 let args = Args::new(&(number,)).expect("JSON");
-                self.say(Said::Number(namespace.into(), number, 0), first(&parser.event(namespace, None, "say", &args)))
+                self.say(Said::Number(name.into(), number, 0), first(&parser.event(namespace, None, "say", &args)))
             }
             4 => {
                 let args = Args::new(&(number,)).expect("JSON");
                 let id = AckId::from(u64::from(number));
-                self.say(Said::Number(namespace.into(), number, 0), first(&parser.ack(namespace, &id, &args)))
+                self.say(Said::Number(name.into(), number, 0), first(&parser.ack(namespace, &id, &args)))
             }
             5 => {
                 let args = Args::new(&(number, vec![Bytes::new(); 1 + input.below(MAX_ATTACHMENTS)])).expect("JSON");
                 let messages = parser.event(namespace, Some(7), "say", &args);
-                self.say(Said::Number(namespace.into(), number, messages.len() - 1), first(&messages))
+                self.say(Said::Number(name.into(), number, messages.len() - 1), first(&messages))
             }
             6 => self.say(Said::Attachment, Message::Binary(Bytes::copy_from_slice(input.bytes()))),
-            7 => self.say(Said::Leave(namespace.into()), first(&[parser.disconnect(namespace)])),
+            7 => self.say(Said::Leave(name.into()), first(&[parser.disconnect(namespace)])),
             8 => self.say(Said::Anything, Message::from(input.text())),
             9 | 10 => {
                 if let Some((namespace, attempt)) = self.attempt(input)
@@ -115,11 +125,11 @@ impl Run {
                 false
             }
             12 => {
-                let socket = self.inside.remove(namespace);
+                let socket = self.inside.remove(name);
                 if socket.is_some() {
-                    self.sent_away.insert(namespace.into());
+                    self.sent_away.insert(name.into());
                 }
-                assert_eq!(self.client.leave(namespace, &socket.unwrap_or(number)), socket.is_some());
+                assert_eq!(self.client.leave(name, &socket.unwrap_or(number)), socket.is_some());
                 false
             }
             13 => {
