@@ -15,9 +15,14 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tracing::error;
+
+/// How long a frame counts as on its way. In the reference it is until its event loop has turned, so of what one handler sends only the first may be
+/// volatile: a burst is what volatile is there to thin out.
+const FLIGHT: Duration = Duration::from_millis(1);
 
 /// One client's session.
 ///
@@ -38,6 +43,8 @@ pub struct Session {
 pub(super) struct State {
     pub(super) machine: Machine,
     pub(super) outbox: Outbox,
+    /// When the WebSocket was last written to.
+    written: Option<Instant>,
     pub(super) link: Link,
     /// How a polling client learns of the end.
     pub(super) farewell: Farewell,
@@ -100,6 +107,7 @@ impl Session {
         let state = State {
             machine: Machine::open(handshake.version, engine.timing(), transport, Instant::now().into_std()),
             outbox: Outbox::default(),
+            written: None,
             link,
             farewell: Farewell::Close,
             candidate: None,
@@ -196,10 +204,11 @@ impl Session {
         self.send(&[Encoded::message(message)])
     }
 
-    /// Sends if nothing has to wait for it; `false` says that the packets were dropped.
+    /// Sends if nothing has to wait for it and nothing else has just left; `false` says that the packets were dropped.
     pub fn send_volatile(&self, packets: &[Encoded]) -> bool {
         let mut state = self.lock();
-        if state.is_writable() && self.push(&mut state, packets).is_ok() {
+        let is_in_flight = state.written.is_some_and(|at| at.elapsed() < FLIGHT);
+        if !is_in_flight && state.is_writable() && self.push(&mut state, packets).is_ok() {
             self.metrics().messages_sent.add(packets.len() as u64);
             return true;
         }
@@ -498,8 +507,9 @@ impl Session {
 
     /// Writes what the socket takes; an error of the socket is met by the loop when it reads.
     pub(super) fn flush(&self, state: &mut State) {
-        let State { outbox, link: Link::WebSocket(stream), .. } = state else { return };
+        let State { outbox, link: Link::WebSocket(stream), written, .. } = state else { return };
         let before = outbox.bytes();
+        *written = Some(Instant::now());
         let result = outbox.write_with(|slices| stream.try_write_vectored(slices));
         if let Err(error) = result
             && error.kind() != io::ErrorKind::WouldBlock

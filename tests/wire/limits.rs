@@ -3,6 +3,7 @@
 use crate::support::{Frame, TestServer, post};
 use std::time::Duration;
 use stickyport::engine::{CloseReason, Message, SendError, Session};
+use stickyport::protocol::eio::Encoded;
 
 #[tokio::test]
 async fn a_post_over_max_payload_is_413_and_the_session_goes_on() {
@@ -68,10 +69,30 @@ async fn a_client_that_reads_nothing_is_closed_and_its_memory_comes_back() {
 async fn volatile_messages_are_dropped_before_the_reader_is_slow() {
     let server = TestServer::start(|_| {});
     let (session, _) = server.poller().await;
-    let packets = [stickyport::protocol::eio::Encoded::control("4x")];
+    let packets = [Encoded::control("4x")];
     assert!(!session.send_volatile(&packets));
     assert_eq!(server.metrics().volatile_dropped.get(), 1);
     assert!(session.is_open());
+}
+
+#[tokio::test]
+async fn of_a_burst_over_a_websocket_only_the_first_message_may_be_volatile() {
+    let server = TestServer::start(|_| {});
+    let (session, mut socket) = server.websocket().await;
+    let volatile = |text: &'static str| session.send_volatile(&[Encoded::control(text)]);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(volatile("4first"));
+    assert!(!volatile("4second"));
+    session.send_message(&"third".into()).expect("open");
+    assert!(!volatile("4fourth"));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(volatile("4fifth"));
+    tokio::time::resume();
+    for heard in ["4first", "4third", "4fifth"] {
+        assert_eq!(socket.text().await, heard);
+    }
+    assert_eq!(server.metrics().volatile_dropped.get(), 2);
 }
 
 #[tokio::test]
