@@ -11,6 +11,8 @@ options! {
         pub path: String = "/socket.io/".to_owned(),
         /// Whether a slash is added to the end of `path` if it has none, so that `/socket.io` alone is not ours.
         pub add_trailing_slash: bool = true,
+        /// Whether the official JavaScript client is served below `path`, as `socket.io.min.js` and so on.
+        pub serve_client: bool = true,
         /// The transports that clients may use: `polling`, `websocket` or both.
         pub transports: Vec<TransportKind> = vec![TransportKind::Polling, TransportKind::WebSocket],
         /// Whether a client may move from polling to WebSocket.

@@ -4,7 +4,7 @@ use super::client_address::{Client, Networks};
 use super::compression::compress;
 use super::connection::Timed;
 use super::cors::Cors;
-use super::{Answer, jsonp, plain};
+use super::{Answer, client_script, jsonp, plain};
 use crate::engine::stream::Peer;
 use crate::engine::{Admission, Engine, Handshake, Held, Options, Payload, PollError, Refusal, Session, TransportKind};
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
@@ -19,7 +19,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -85,6 +85,14 @@ impl EngineIo {
     /// The sessions.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// A file of the official client, if `file` is one and they are served.
+    pub fn client_script(&self, file: &str, request: &HeaderMap) -> Option<Answer> {
+        let script = self.engine.options().serve_client.then(|| client_script::respond(file, request))??;
+        let mut answer = script.map(Full::new);
+        self.cors.add_headers(request, answer.headers_mut());
+        Some(answer)
     }
 
     /// Answers a request below our path.

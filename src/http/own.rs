@@ -2,7 +2,7 @@
 
 use super::client_address::Networks;
 use super::metrics::{self, Page};
-use super::{Answer, EngineIo, client_script, plain};
+use super::{Answer, EngineIo, plain};
 use crate::engine::stream::Peer;
 use axum::Router;
 use axum::body::Body;
@@ -35,8 +35,8 @@ impl Routes {
     pub async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Either<Full<Bytes>, Body>> {
         let path = request.uri().path();
         let answer = if let Some(file) = self.engine_io.below(path) {
-            match client_script::respond(file, request.headers()) {
-                Some(script) => script.map(Full::new),
+            match self.engine_io.client_script(file, request.headers()) {
+                Some(script) => script,
                 None => self.engine_io.answer(request, peer).await,
             }
         } else {
@@ -70,9 +70,8 @@ pub fn shared(engine_io: &Arc<EngineIo>, application: Router) -> Router {
         .merge(application)
 }
 
-async fn script(Path(file): Path<String>, request: HeaderMap) -> Answer {
-    client_script::respond(&file, &request)
-        .map_or_else(|| plain(StatusCode::NOT_FOUND, Bytes::new()), |script| script.map(Full::new))
+async fn script(State(engine_io): State<Arc<EngineIo>>, Path(file): Path<String>, request: HeaderMap) -> Answer {
+    engine_io.client_script(&file, &request).unwrap_or_else(|| plain(StatusCode::NOT_FOUND, Bytes::new()))
 }
 
 /// Ready is who takes new sessions.

@@ -126,6 +126,17 @@ async fn the_first_sid_of_two_counts_and_they_must_agree() {
 }
 
 #[tokio::test]
+async fn the_client_script_is_for_the_pages_that_may_connect_and_not_there_unless_it_is_served() {
+    let request = "GET /engine.io/socket.io.min.js HTTP/1.1\r\nHost: test\r\nOrigin: https://a.example\r\n\r\n";
+    let server = TestServer::start(|setup| setup.cors.origins = vec!["https://a.example".to_owned()]);
+    let answer = server.request(request).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("https://a.example")));
+    let server = TestServer::start(|setup| setup.options.serve_client = false);
+    let answer = server.request(request).await;
+    assert_eq!((answer.status, answer.text()), (400, r#"{"code":0,"message":"Transport unknown"}"#));
+}
+
+#[tokio::test]
 async fn cors_is_answered_on_everything_and_preflights_before_any_check() {
     let server = TestServer::start(|setup| {
         setup.cors = Cors { origins: vec!["https://a.example".to_owned()], credentials: true, ..Cors::default() };
