@@ -2,13 +2,15 @@
 //!
 //! It does what the reference child does, event for event, on the public API.
 
+mod door;
 mod node_options;
 mod pipe;
 
 use axum::Router;
 use axum::response::IntoResponse;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use http::header::{CONNECTION, ORIGIN, UPGRADE};
+use door::{headers, hooks, limits, listen, number, query, remote_address};
+use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use node_options::NodeOptions;
@@ -16,17 +18,12 @@ use pipe::{Pipe, commands, object, put};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::future::pending;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use stickyport::engine::{
-    Application, BadRequest, CloseReason, Connection, ConnectionError, Engine, Hooks, Message, Session, TransportKind, Version,
-};
+use stickyport::engine::{Application, CloseReason, Connection, Engine, Message, Session, TransportKind};
 use stickyport::http::client_address::Networks;
-use stickyport::http::{ListenError, Listeners};
 use stickyport::protocol::eio::Encoded;
 use stickyport::protocol::eio::handshake::Query;
-use stickyport::protocol::limits::Limits;
 use stickyport::{Server, Shutdown};
 
 // One thread, as in the reference: a command is carried out as a whole before anything else happens.
@@ -37,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Engine::builder()
         .options(options.engine("/engine.io"))
         .limits(limits())
-        .hooks(hooks(&harness.pipe, &options))
+        .hooks(hooks(&harness.pipe, &options, asked))
         .build(Arc::new(harness.clone()));
     let listeners = listen(options.port())?;
     let port = listeners.own_port().expect("just bound");
@@ -60,21 +57,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::process::exit(0)
 }
 
-/// The reference has none, and its suite asks for more than a client may have of us.
-fn limits() -> Limits {
-    let usual = Limits::default();
-    Limits { packets_per_payload: usize::MAX, outbox_bytes: usual.outbound_bytes, ..usual }
-}
-
-/// Both families on one socket, as Node listens.
-fn listen(port: u16) -> Result<Listeners, ListenError> {
-    let both = Listeners::only(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-    both.or_else(|error| match error {
-        ListenError::Refused { .. } => Listeners::only(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
-        error => Err(error),
-    })
-}
-
 /// What is answered on other paths, where the reference's `listen` has a server of its own that knows nothing.
 fn elsewhere(destroy_upgrade: Option<Duration>) -> Router {
     Router::new().fallback(async move |headers: HeaderMap| {
@@ -90,81 +72,12 @@ fn elsewhere(destroy_upgrade: Option<Duration>) -> Router {
     })
 }
 
-/// The questions of the handshake, and what is refused.
-fn hooks(pipe: &Pipe, options: &NodeOptions) -> Hooks {
-    let mut hooks = Hooks::default().on_connection_error({
-        let pipe = pipe.clone();
-        move |error, request| {
-            let message = match error {
-                // Its own words are for the client.
-                ConnectionError::Forbidden(_) => ConnectionError::Forbidden(String::new()).to_string(),
-                error => error.to_string(),
-            };
-            pipe.tell("connection_error", object! { code: error.code(), message: message, context: context(error, request) });
-        }
-    });
-    if options.asks_allow_request() {
-        let pipe = pipe.clone();
-        hooks = hooks.allow_request(move |request| {
-            let pipe = pipe.clone();
-            let question = object! {
-                url: request.uri.to_string(),
-                method: request.method.as_str(),
-                headers: headers(&request.headers),
-                query: query(Query::parse(request.uri.query().unwrap_or_default()).pairs),
-            };
-            async move {
-                let answer = pipe.answer_to("allowRequest", question).await;
-                if answer["ok"] == true { Ok(()) } else { Err(answer["err"].as_str().unwrap_or_default().to_owned()) }
-            }
-        });
-    }
-    if options.asks_generate_id() {
-        let pipe = pipe.clone();
-        hooks = hooks.generate_id(move |request| {
-            let pipe = pipe.clone();
-            let question = object! { url: request.uri.to_string(), headers: headers(&request.headers) };
-            async move {
-                let answer = pipe.answer_to("generateId", question).await;
-                answer["sid"].as_str().map(str::to_owned).ok_or_else(|| answer["error"].to_string())
-            }
-        });
-    }
-    hooks
-}
-
-/// What the reference tells of a refused request beside its code.
-fn context(error: &ConnectionError, request: &Parts) -> Map<String, Value> {
-    let query = Query::parse(request.uri.query().unwrap_or_default());
-    let parameter = |name: &str| {
-        let mut context = Map::new();
-        if let Some(value) = query.get(name) {
-            put(&mut context, name, value);
-        }
-        context
-    };
-    match error {
-        ConnectionError::TransportUnknown => parameter("transport"),
-        ConnectionError::UnknownSid => parameter("sid"),
-        ConnectionError::BadHandshakeMethod => object! { method: request.method.as_str() },
-        ConnectionError::Forbidden(words) => object! { message: Some(words.as_str()).filter(|words| !words.is_empty()) },
-        ConnectionError::UnsupportedProtocolVersion => object! { protocol: number(Version::of(&query)) },
-        ConnectionError::BadRequest(what) => {
-            let mut context = match what {
-                BadRequest::InvalidOrigin => object! { origin: request.headers.get(ORIGIN).map(text) },
-                BadRequest::TransportMismatch(previous) => {
-                    let mut context = parameter("transport");
-                    put(&mut context, "previousTransport", previous.as_str());
-                    context
-                }
-                BadRequest::ProtocolMismatch(previous) => {
-                    object! { protocol: number(Version::of(&query)), previousProtocol: number(*previous) }
-                }
-                _ => Map::new(),
-            };
-            put(&mut context, "name", what.as_str());
-            context
-        }
+fn asked(request: &Parts) -> Map<String, Value> {
+    object! {
+        url: request.uri.to_string(),
+        method: request.method.as_str(),
+        headers: headers(&request.headers),
+        query: query(Query::parse(request.uri.query().unwrap_or_default()).pairs),
     }
 }
 
@@ -281,35 +194,4 @@ impl Connection for Harness {
         self.known().sessions.remove(session.sid().as_str());
         self.tell(session, "close", object! { reason: reason.as_str() });
     }
-}
-
-fn number(version: Version) -> u8 {
-    match version {
-        Version::V3 => 3,
-        Version::V4 => 4,
-    }
-}
-
-/// As Node tells it on a socket of both families.
-fn remote_address(address: &str) -> String {
-    match address.parse() {
-        Ok(IpAddr::V4(address)) => address.to_ipv6_mapped().to_string(),
-        _ => address.to_owned(),
-    }
-}
-
-/// Parameters by name; of repeated ones the first, by which we decide everything else.
-fn query(pairs: Vec<(String, String)>) -> Map<String, Value> {
-    pairs.into_iter().rev().map(|(name, value)| (name, value.into())).collect()
-}
-
-/// Headers by name; repeated ones in one text, as Node has them.
-fn headers(headers: &HeaderMap) -> Map<String, Value> {
-    let value = |name| headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(", ");
-    headers.keys().map(|name| (name.to_string(), value(name).into())).collect()
-}
-
-/// A header's bytes, each for a character, as Node reads them.
-fn text(value: &HeaderValue) -> String {
-    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
 }

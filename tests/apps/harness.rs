@@ -3,23 +3,25 @@
 //! It does what the reference child does, event for event, on the public API. What a handler does is decided by whoever is at the other end, so every
 //! namespace has the same handlers, which tell and ask.
 
+mod door;
 mod node_options;
 mod pipe;
 mod wire_value;
 
+use door::{headers, hooks, limits, listen, number, remote_address};
+use http::request::Parts;
 use node_options::{NodeOptions, millis};
 use pipe::{Pipe, commands, object, put, put_some};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use stickyport::engine::Hooks;
-use stickyport::http::{ListenError, Listeners};
+use stickyport::http::client_address::Networks;
 use stickyport::hub::{
     AckError, AdapterError, Args, Broadcast, BroadcastReply, CloseReason, ConnectError, DisconnectReason, EmitError, Event,
-    EventError, Namespace, NamespaceRequest, Regex, RoomEvent, Socket, SocketError, SocketIo, State, TransportKind,
+    EventError, Handshake, Namespace, NamespaceRequest, Regex, RemoteSocket, RoomEvent, Socket, SocketError, SocketIo, State,
+    TransportKind,
 };
 use stickyport::shutdown::Phase;
 use stickyport::{Server, Shutdown};
@@ -47,12 +49,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = io
         .engine()
         .options(config.opts.engine("/socket.io/"))
-        .hooks(hooks(&shared.pipe, &config.opts))
+        .hooks(hooks(&shared.pipe, &config.opts, asked))
         .build(Arc::new(io.clone()));
     let listeners = listen(config.port)?;
     let port = listeners.own_port().expect("just bound");
     let shutdown = Shutdown::new();
-    let server = Server::new(Arc::clone(&engine)).cors(config.opts.cors()).restart_window(Duration::ZERO);
+    let server = Server::new(engine).cors(config.opts.cors()).trusted_proxies(Networks::default()).restart_window(Duration::ZERO);
     tokio::spawn({
         let shutdown = shutdown.clone();
         async move { server.run(listeners, &shutdown).await }
@@ -74,36 +76,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::process::exit(0)
 }
 
-/// Both families on one socket, as Node listens.
-fn listen(port: u16) -> Result<Listeners, ListenError> {
-    let both = Listeners::only(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-    both.or_else(|error| match error {
-        ListenError::Refused { .. } => Listeners::only(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
-        error => Err(error),
-    })
-}
-
-fn hooks(pipe: &Pipe, options: &NodeOptions) -> Hooks {
-    let hooks = Hooks::default().on_connection_error({
-        let pipe = pipe.clone();
-        move |error, _| pipe.tell("connection_error", object! { code: error.code(), message: error.to_string() })
-    });
-    if !options.asks_allow_request() {
-        return hooks;
-    }
-    let pipe = pipe.clone();
-    hooks.allow_request(move |request| {
-        let pipe = pipe.clone();
-        let question = object! { url: request.uri.to_string(), headers: headers(&request.headers) };
-        async move {
-            let answer = pipe.answer_to("allowRequest", question).await;
-            if answer["ok"] == true { Ok(()) } else { Err(answer["err"].as_str().unwrap_or("Forbidden").to_owned()) }
-        }
-    })
-}
-
-fn headers(headers: &http::HeaderMap) -> Value {
-    headers.iter().map(|(name, value)| (name.to_string(), Value::from(String::from_utf8_lossy(value.as_bytes())))).collect()
+fn asked(request: &Parts) -> Map<String, Value> {
+    object! { url: request.uri.to_string(), headers: headers(&request.headers) }
 }
 
 /// What the handlers share.
@@ -180,8 +154,11 @@ fn data(socket: &Socket) -> Value {
     socket.data().unwrap_or_default()
 }
 
-fn handshake(socket: &Socket) -> Value {
-    serde_json::to_value(socket.handshake()).unwrap_or_default()
+/// As the reference tells it.
+fn handshake(handshake: &Handshake) -> Value {
+    let mut told = serde_json::to_value(handshake).unwrap_or_default();
+    told["address"] = remote_address(handshake.address()).into();
+    told
 }
 
 fn server(shared: &Arc<Shared>, options: &NodeOptions) -> SocketIo {
@@ -189,6 +166,7 @@ fn server(shared: &Arc<Shared>, options: &NodeOptions) -> SocketIo {
     let forgotten = Arc::clone(shared);
     SocketIo::builder()
         .options(options.hub())
+        .limits(limits())
         .state(Arc::clone(shared))
         .namespace(watched(Namespace::new("/"), shared, None))
         .on_new_namespace(move |name| told.pipe.tell("new_namespace", object! { name: name }))
@@ -222,7 +200,7 @@ async fn admit(shared: Arc<Shared>, socket: Socket, parent: Option<Value>) -> Re
         shared.known().held.insert(name(&socket), socket.clone());
         let mut question = of(&socket);
         put_some(&mut question, "parent", parent);
-        put(&mut question, "handshake", handshake(&socket));
+        put(&mut question, "handshake", handshake(socket.handshake()));
         put(&mut question, "recovered", false);
         put(&mut question, "rooms", rooms(&socket));
         put(&mut question, "data", data(&socket));
@@ -246,12 +224,12 @@ async fn admit(shared: Arc<Shared>, socket: Socket, parent: Option<Value>) -> Re
 fn connected(State(shared): State<Arc<Shared>>, socket: Socket) {
     shared.known().sockets.insert(name(&socket), socket.clone());
     let mut event = of(&socket);
-    put(&mut event, "handshake", handshake(&socket));
+    put(&mut event, "handshake", handshake(socket.handshake()));
     put(&mut event, "recovered", false);
     put(&mut event, "rooms", rooms(&socket));
     put(&mut event, "data", data(&socket));
     put(&mut event, "transport", socket.transport().as_str());
-    put(&mut event, "protocol", 4);
+    put(&mut event, "protocol", number(socket.session().version()));
     shared.pipe.tell("connection", event);
 }
 
@@ -346,7 +324,7 @@ fn obey(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
     let socket = || shared.socket(command);
     match command["c"].as_str().unwrap_or_default() {
         "answer" => shared.pipe.answered(command),
-        "nsp" => open(io, shared, &command["nsp"]),
+        "nsp" => drop(open(io, shared, &command["nsp"])),
         "parent" => declare(io, shared, command),
         "mw" => add_middleware(io, shared, command),
         "smw" => {
@@ -414,12 +392,12 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// The namespace exists from now on: as a child of the first parent that it matches, or by itself.
-fn open(io: &SocketIo, shared: &Arc<Shared>, name: &Value) {
+/// The namespace exists from now on, as a child of the first parent that it matches or by itself; its name is returned.
+fn open(io: &SocketIo, shared: &Arc<Shared>, name: &Value) -> String {
     let name = name.as_str().unwrap_or_default();
     let name = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
     if io.has(&name) {
-        return;
+        return name;
     }
     let mut known = shared.known();
     let matches = |parent: &&Parent| parent.pattern.as_ref().is_some_and(|pattern| pattern.is_match(&name));
@@ -427,8 +405,9 @@ fn open(io: &SocketIo, shared: &Arc<Shared>, name: &Value) {
     known.middlewares(&name, parent.as_ref());
     drop(known);
     if !io.open(&name) {
-        io.add(watched(Namespace::new(name), shared, None)).expect("it did not exist");
+        io.add(watched(Namespace::new(name.clone()), shared, None)).expect("it did not exist");
     }
+    name
 }
 
 fn declare(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
@@ -461,8 +440,8 @@ async fn check(shared: Arc<Shared>, id: Value, request: NamespaceRequest) -> boo
 
 fn add_middleware(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
     if command["parent"].is_null() {
-        open(io, shared, &command["nsp"]);
-        shared.known().middlewares(&named(command).0, None).push(None);
+        let namespace = open(io, shared, &command["nsp"]);
+        shared.known().middlewares(&namespace, None).push(None);
     } else if let Some(parent) = shared.known().parents.iter_mut().find(|parent| parent.id == command["parent"]) {
         parent.middlewares += 1;
     }
@@ -588,7 +567,10 @@ fn operate(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
         "socketsJoin" => sockets.sockets_join(names(&args[0])),
         "socketsLeave" => sockets.sockets_leave(names(&args[0])),
         "disconnectSockets" => sockets.disconnect_sockets(args[0] == true),
-        "fetchSockets" => drop(tokio::spawn(async move { results.of(sockets.fetch_sockets().await) })),
+        "fetchSockets" => drop(tokio::spawn(async move {
+            let sockets = sockets.fetch_sockets().await;
+            results.of(sockets.map(|sockets| sockets.iter().map(fetched).collect::<Value>()));
+        })),
         "allRooms" => drop(tokio::spawn(async move { results.of(sockets.all_rooms().await) })),
         "serverCount" => drop(tokio::spawn(async move { results.of(sockets.server_count().await) })),
         unknown => tracing::error!(unknown, "not something to do"),
@@ -597,14 +579,16 @@ fn operate(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
 
 /// Whom a command means; `None` if it names a socket that is not there.
 fn operator(io: &SocketIo, shared: &Arc<Shared>, command: &Value) -> Option<Broadcast> {
-    let sockets = if command["sid"].is_string() {
-        shared.socket(command)?.broadcast()
-    } else {
-        open(io, shared, &command["nsp"]);
-        io.of(&named(command).0)
-    };
+    let sockets =
+        if command["sid"].is_string() { shared.socket(command)?.broadcast() } else { io.of(&open(io, shared, &command["nsp"])) };
     let sockets = sockets.to(names(&command["rooms"])).except(names(&command["except"]));
     Some(Flags::of(&command["flags"]).on(sockets))
+}
+
+fn fetched(socket: &RemoteSocket) -> Value {
+    let mut told = serde_json::to_value(socket).unwrap_or_default();
+    told["handshake"] = handshake(socket.handshake());
+    told
 }
 
 /// Where the result of an operation goes.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::time::Duration;
 use stickyport::engine::{self, TransportKind};
 use stickyport::http::options::Cors;
-use stickyport::hub;
+use stickyport::hub::{self, Parser};
 
 /// The `ServerOptions` and `AttachOptions` of engine.io and socket.io; times are milliseconds.
 ///
@@ -28,8 +28,10 @@ pub struct NodeOptions {
     cors: Option<Value>,
     path: Option<String>,
     add_trailing_slash: Option<bool>,
+    serve_client: Option<bool>,
     connect_timeout: Option<f64>,
     cleanup_empty_child_namespaces: Option<bool>,
+    parser: Option<String>,
     allow_request: Option<Value>,
     generate_id: Option<Value>,
     destroy_upgrade: Option<bool>,
@@ -45,6 +47,7 @@ impl NodeOptions {
         engine::Options {
             path: self.path.clone().unwrap_or_else(|| path.to_owned()),
             add_trailing_slash: self.add_trailing_slash.unwrap_or(usual.add_trailing_slash),
+            serve_client: self.serve_client.unwrap_or(usual.serve_client),
             transports: match &self.transports {
                 Some(names) => [TransportKind::Polling, TransportKind::WebSocket]
                     .into_iter()
@@ -76,7 +79,8 @@ impl NodeOptions {
         hub::Options {
             connect_timeout: self.connect_timeout.map_or(usual.connect_timeout, millis),
             cleanup_empty_child_namespaces: self.cleanup_empty_child_namespaces.unwrap_or(usual.cleanup_empty_child_namespaces),
-            ..usual
+            // In the reference a package, which JSON can only name.
+            parser: if self.parser.is_some() { Parser::MsgPack } else { usual.parser },
         }
     }
 
