@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use tracing::error;
 
 /// How long a frame counts as on its way. In the reference it is until its event loop has turned, so of what one handler sends only the first may be
-/// volatile: a burst is what volatile is there to thin out.
-const FLIGHT: Duration = Duration::from_millis(1);
+/// volatile: a burst is what volatile is there to thin out. Longer would thin out a lively room as well.
+const FLIGHT: Duration = Duration::from_micros(200);
 
 /// One client's session.
 ///

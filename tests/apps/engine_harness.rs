@@ -53,6 +53,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         harness.obey(&command);
     }
+    harness.pipe.flush();
     // What is still open goes with the process, as in the reference.
     std::process::exit(0)
 }

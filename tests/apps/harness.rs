@@ -62,16 +62,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     shared.pipe.tell("listening", object! { port: port });
 
     let mut commands = commands();
-    while let Some(command) = commands.recv().await {
-        match command["c"].as_str() {
-            Some("close") => {
-                io.close();
-                shutdown.enter(Phase::Stopping);
+    'serving: while let Some(first) = commands.recv().await {
+        // What the other side says in one turn is carried out at one moment, as if it stood in a handler: of two volatile events the second is lost.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::pause();
+        let rest = std::iter::from_fn(|| commands.try_recv().ok());
+        for command in std::iter::once(first).chain(rest) {
+            match command["c"].as_str() {
+                Some("close") => {
+                    io.close();
+                    shutdown.enter(Phase::Stopping);
+                }
+                Some("stop") => break 'serving,
+                _ => obey(&io, &shared, &command),
             }
-            Some("stop") => break,
-            _ => obey(&io, &shared, &command),
         }
+        tokio::time::resume();
     }
+    shared.pipe.flush();
     // What is still open goes with the process, as in the reference.
     std::process::exit(0)
 }

@@ -30,8 +30,18 @@ pub fn put_some(object: &mut Map<String, Value>, name: &str, value: Option<impl 
 }
 
 /// The pipe; clones are the same one.
+///
+/// What happens before the runtime turns leaves in one piece, so that whoever reads sees it at once, as who listens inside the reference's process does:
+/// an event of a client that has disconnected behind it, for example.
 #[derive(Clone, Default)]
-pub struct Pipe(Arc<Mutex<Questions>>);
+pub struct Pipe(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    questions: Mutex<Questions>,
+    /// Lines that have not left.
+    lines: Mutex<String>,
+}
 
 type Answered = Box<dyn FnOnce(&Value) + Send>;
 
@@ -45,16 +55,31 @@ impl Pipe {
     /// Says what happened.
     pub fn tell(&self, event: &str, mut fields: Map<String, Value>) {
         fields.insert("t".to_owned(), event.into());
-        let mut line = Value::Object(fields).to_string();
-        line.push('\n');
+        let line = Value::Object(fields).to_string();
+        let is_first = {
+            let mut lines = self.0.lines.lock().expect("nothing panics under this lock");
+            let is_first = lines.is_empty();
+            lines.push_str(&line);
+            lines.push('\n');
+            is_first
+        };
+        if is_first {
+            let pipe = self.clone();
+            tokio::spawn(async move { pipe.flush() });
+        }
+    }
+
+    /// Lets go what was said.
+    pub fn flush(&self) {
+        let lines = std::mem::take(&mut *self.0.lines.lock().expect("nothing panics under this lock"));
         // Whoever reads may have gone, which standard input tells as well.
-        let _ = stdout().lock().write_all(line.as_bytes());
+        let _ = stdout().lock().write_all(lines.as_bytes());
     }
 
     /// Asks, and calls `then` with the answer.
     pub fn ask(&self, question: &str, mut fields: Map<String, Value>, then: impl FnOnce(&Value) + Send + 'static) {
         let number = {
-            let mut questions = self.0.lock().expect("nothing panics under this lock");
+            let mut questions = self.0.questions.lock().expect("nothing panics under this lock");
             questions.asked += 1;
             let number = questions.asked;
             questions.waiting.insert(number, Box::new(then));
@@ -77,7 +102,7 @@ impl Pipe {
     /// Takes the command `answer`.
     pub fn answered(&self, command: &Value) {
         let number = command["n"].as_u64().unwrap_or_default();
-        let then = self.0.lock().expect("nothing panics under this lock").waiting.remove(&number);
+        let then = self.0.questions.lock().expect("nothing panics under this lock").waiting.remove(&number);
         if let Some(then) = then {
             then(command);
         }
