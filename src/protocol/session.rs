@@ -295,7 +295,9 @@ impl Session {
                 if self.version == Version::V4 || !reading {
                     self.beat();
                 }
-                let pong_by = if now <= ping_at + SLACK { ping_at } else { now } + self.timing.ping_timeout;
+                // Of a very short time most stays the client's.
+                let slack = SLACK.min(self.timing.ping_timeout / 4);
+                let pong_by = if now <= ping_at + slack { ping_at } else { now } + self.timing.ping_timeout;
                 self.heartbeat = Heartbeat::Waiting { pong_by, rearmed: false, excused: false };
             }
             // Once: the client is pinged again, so that it stays, and heard again as soon as the application is ready. An application that
@@ -388,6 +390,16 @@ mod tests {
             assert_eq!(pair.outputs(), [Output::Ping]);
             assert_eq!(pair.wait(), (end, vec![Output::Closed(CloseReason::PingTimeout)]));
         }
+    }
+
+    #[test]
+    fn a_timer_that_is_late_by_all_of_a_very_short_time_leaves_it_to_the_client() {
+        let mut pair = Pair::new(TransportKind::WebSocket);
+        pair.session.timing.ping_timeout = Duration::from_millis(12);
+        pair.pass(25_015);
+        pair.session.handle_timeout(pair.now, true);
+        assert_eq!(pair.outputs(), [Output::Ping]);
+        assert_eq!(pair.wait(), (25_027, vec![Output::Closed(CloseReason::PingTimeout)]));
     }
 
     #[test]
