@@ -9,21 +9,41 @@ import unittest
 import socketio
 
 DEADLINE = 15
-STAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib", "applications.mjs")
-stage = None
-place = None
+APPLICATIONS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib", "applications.mjs")
+# What the servers are told for the serializer that the clients use.
+SERVERS = {
+    "default": {},
+    "msgpack": {"flags": ["--parser", "msgpack"], "settings": ["socketio.parser=msgpack"]},
+}
+stages = {}
 
 
 def setUpModule():
-    global stage, place
-    stage = subprocess.Popen(["node", STAGE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    place = json.loads(stage.stdout.readline())
+    for serializer, given in SERVERS.items():
+        stages[serializer] = Stage(given)
 
 
 def tearDownModule():
-    stage.stdin.close()
-    stage.wait(60)
-    stage.stdout.close()
+    for stage in stages.values():
+        stage.end()
+
+
+class Stage:
+    """The applications, started in a process of their own."""
+
+    def __init__(self, given):
+        command = ["node", APPLICATIONS, json.dumps(given)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.place = json.loads(self.process.stdout.readline())
+
+    def restart(self):
+        print("restart", file=self.process.stdin, flush=True)
+        return self.process.stdout.readline()
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
 
 
 class Suite:
@@ -37,7 +57,7 @@ class Suite:
             await client.disconnect()
 
     def url(self, application):
-        return place["urls"][self.way][application]
+        return stages[self.serializer].place["urls"][self.way][application]
 
     async def connected(self, application="conformance", namespaces=("/",), **options):
         client = self.client()
@@ -45,7 +65,7 @@ class Suite:
         return client
 
     def client(self):
-        client = self.kind()
+        client = self.kind(serializer=self.serializer)
         self.clients.append(client)
         return client
 
@@ -133,8 +153,7 @@ class Suite:
     async def test_it_comes_back_by_itself_after_the_server_restarts(self):
         client = await self.connected("restarted", auth={"who": "me"})
         self.assertEqual(await client.receive("auth"), [{"who": "me"}])
-        await asyncio.to_thread(print, "restart", file=stage.stdin, flush=True)
-        self.assertEqual(await asyncio.to_thread(stage.stdout.readline), "restarted\n")
+        self.assertEqual(await asyncio.to_thread(stages[self.serializer].restart), "restarted\n")
         await client.receive("disconnect")
         self.assertEqual(await client.receive("auth", deadline=60), [{"who": "me"}])
         self.assertEqual(await client.call("message-with-ack", "again"), "again")
@@ -144,7 +163,7 @@ class Suite:
         self.assertEqual(await client.receive("data"), ["connected to worker: 0"])
         for namespace in ("/", "/ws"):
             await client.emit("b:message", "hello", namespace=namespace)
-            self.assertEqual(await client.receive("s:message", namespace), [f"{namespace}: {place['demoPort']}"])
+            self.assertEqual(await client.receive("s:message", namespace), [f"{namespace}: {stages[self.serializer].place['demoPort']}"])
 
 
 class Inbox:
@@ -191,8 +210,8 @@ OPTIONS = {"reconnection_delay": 0.1, "reconnection_delay_max": 0.5}
 
 
 class Threads(Inbox):
-    def __init__(self):
-        self.client = socketio.Client(**OPTIONS)
+    def __init__(self, **options):
+        self.client = socketio.Client(**OPTIONS, **options)
         super().__init__()
 
     async def connect(self, *args, **options):
@@ -209,8 +228,8 @@ class Threads(Inbox):
 
 
 class Asyncio(Inbox):
-    def __init__(self):
-        self.client = socketio.AsyncClient(**OPTIONS)
+    def __init__(self, **options):
+        self.client = socketio.AsyncClient(**OPTIONS, **options)
         super().__init__()
 
     async def connect(self, *args, **options):
@@ -226,11 +245,14 @@ class Asyncio(Inbox):
         await self.client.disconnect()
 
 
+TRANSPORTS = {"Polling": ["polling"], "WebSocket": ["websocket"], "Upgrade": ["polling", "websocket"]}
+
 for _kind in (Threads, Asyncio):
-    for _way in ("direct", "nginx"):
-        for _name, _transports in {"Polling": ["polling"], "WebSocket": ["websocket"], "Upgrade": ["polling", "websocket"]}.items():
-            _case = f"{_kind.__name__}{_way.title()}{_name}"
-            _members = {"kind": _kind, "way": _way, "transports": _transports}
+    # What the proxy does is the same whatever is in the packets.
+    for _way, _serializer in (("direct", "default"), ("nginx", "default"), ("direct", "msgpack")):
+        for _name, _transports in TRANSPORTS.items():
+            _case = f"{_kind.__name__}{_way.title()}{_name}{'' if _serializer == 'default' else 'MsgPack'}"
+            _members = {"kind": _kind, "way": _way, "serializer": _serializer, "transports": _transports}
             globals()[_case] = type(_case, (Suite, unittest.IsolatedAsyncioTestCase), _members)
 
 if __name__ == "__main__":

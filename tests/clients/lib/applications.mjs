@@ -1,6 +1,6 @@
 // The example applications and the demo, each with an nginx of its own in front.
 //
-// As a program it serves those who are not JavaScript: it prints where everything is, and on the line `restart` restarts what is to be
+// As a program it serves those who are not JavaScript: told what to start by a JSON argument, it prints where everything is, and on the line `restart` restarts what is to be
 // restarted and says so; it ends with its input.
 
 import { createInterface } from "node:readline";
@@ -35,7 +35,7 @@ export async function startApplications({ flags = [], settings = [] } = {}) {
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const applications = await startApplications();
+  const applications = await startApplications(JSON.parse(process.argv[2] ?? "{}"));
   console.log(JSON.stringify({ urls: applications.urls, demoPort: applications.servers.demo.port }));
   for await (const line of createInterface({ input: process.stdin })) {
     if (line !== "restart") throw new Error(`what is ${line}?`);
