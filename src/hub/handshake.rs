@@ -72,7 +72,7 @@ impl Handshake {
         self.issued
     }
 
-    /// What the client sent as `auth`, as `T`; without any it reads as `{}`.
+    /// What the client sent as `auth`, as `T`; without any it reads as `{}`. A client of Socket.IO 2 sends the query of its namespace, an object of strings.
     ///
     /// # Errors
     /// It is of another type.

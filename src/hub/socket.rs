@@ -459,6 +459,9 @@ impl Hash for Socket {
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Socket").field("id", &self.id()).field("namespace", &self.namespace()).finish_non_exhaustive()
+        f.debug_struct("Socket")
+            .field("id", &format_args!("{}", self.log_id()))
+            .field("namespace", &self.namespace())
+            .finish_non_exhaustive()
     }
 }
