@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-/// Frames that leave in one call; a call takes more than it can send at most once.
+/// Pieces that leave in one call; a call takes more than it can send at most once.
 const SLICES: usize = 32;
 
 /// Packets in order, and how much of the first one has already left.
@@ -151,10 +151,17 @@ impl Outbox {
     pub(super) fn write_with(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> std::io::Result<usize>) -> std::io::Result<()> {
         while !self.packets.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let pieces = self.packets.iter().flat_map(Encoded::websocket).filter(|piece| !piece.is_empty());
             let mut count = 0;
-            for (slice, piece) in slices.iter_mut().zip(pieces) {
-                *slice = IoSlice::new(piece);
+            for packet in &self.packets {
+                let [head, frame] = packet.websocket();
+                if count + 2 > SLICES {
+                    break;
+                }
+                if !head.is_empty() {
+                    slices[count] = IoSlice::new(head);
+                    count += 1;
+                }
+                slices[count] = IoSlice::new(frame);
                 count += 1;
             }
             let mut unsent = &mut slices[..count];
