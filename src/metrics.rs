@@ -150,6 +150,8 @@ metrics! {
     limit_outbox: Counter,
     /// Limit reached: bytes waiting for all sessions.
     limit_outbound: Counter,
+    /// Limit reached: events and sessions that were kept for clients who may come back, and went early.
+    limit_recovery: Counter,
     /// Limit reached: size or number of a request's headers.
     limit_headers: Counter,
     /// Limit reached: time for a request's headers.
@@ -166,6 +168,12 @@ metrics! {
     sockets: Gauge,
     /// Sockets that were connected to a namespace.
     sockets_connected: Counter,
+    /// Sockets that took up their former connection.
+    recovered: Counter,
+    /// Sockets that could not take up the connection that they named, and began anew.
+    not_recovered: Counter,
+    /// Bytes of events and sessions that are kept for clients who may come back.
+    recovery_bytes: Gauge,
     /// Namespace connections refused by a middleware or for want of the namespace.
     connect_errors: Counter,
     /// Events received from clients.

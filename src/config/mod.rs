@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(
             error,
             format!(
-                "{path}: unknown key `engine.ping_intervall`; [engine] has path, add_trailing_slash, transports, allow_upgrades, \
+                "{path}: unknown key `engine.ping_intervall`; [engine] has path, add_trailing_slash, serve_client, transports, allow_upgrades, \
                  ping_interval, ping_timeout, upgrade_timeout, max_payload, allow_eio3, initial_packet, cookie, \
                  cookie_attributes, http_compression\n\
                  {path}: unknown key `instanse`; there are instance, node, run_dir, public_url, restart_window, drain_timeout, \

@@ -67,7 +67,11 @@ impl Config {
             // Far enough for anyone, and near enough that `now + time` is always a time.
             problems.check(key, time <= DAY, || "must be at most 24h".to_owned());
         }
-        for (key, time) in [("restart_window", self.restart_window), ("drain_timeout", self.drain_timeout)] {
+        for (key, time) in [
+            ("restart_window", self.restart_window),
+            ("drain_timeout", self.drain_timeout),
+            ("socketio.recovery", self.socketio.recovery),
+        ] {
             problems.check(key, time <= DAY, || "must be at most 24h".to_owned());
         }
         let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);

@@ -5,8 +5,9 @@ use super::errors::ConnectError;
 use super::handler::{ConnectContext, Guarded, Outcome, Panic, Step, guarded};
 use super::handshake::Handshake;
 use super::live::Live;
+use super::recovery::{Claim, Track};
 use super::socket::Socket;
-use crate::engine::{Session, Version};
+use crate::engine::{CloseReason, Session, Version};
 use crate::protocol::client::{Attempt, auth_of_query};
 use crate::protocol::eio::Encoded;
 use crate::protocol::sio::Parser;
@@ -50,7 +51,12 @@ async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, au
         // As the reference tells it, to all clients alike.
         Err(error) => return refuse(&link, &session, attempt, &namespace, &error, Parser::connect_error),
     };
-    let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake);
+    let track = tokio::select! {
+        biased;
+        track = identify(&link, &session, &live, &handshake) => track,
+        () = link.closed() => return link.io().release(&live),
+    };
+    let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake, track);
     let asked = tokio::select! {
         biased;
         asked = ask(&socket) => asked,
@@ -98,8 +104,30 @@ async fn find(link: &Link, name: &ByteString, handshake: &Handshake) -> Result<A
     }
 }
 
-/// Asks the middlewares in turn.
+/// Gives the client the place that it had before its line broke, if it names it and may have it, and else one of its own; `None` without recovery.
+async fn identify(link: &Link, session: &Arc<Session>, live: &Live, handshake: &Handshake) -> Option<Track> {
+    let shelf = live.shelf.as_ref().filter(|_| session.version() == Version::V4)?;
+    if let Some(claim) = Claim::read(handshake.auth_json()) {
+        match shelf.take(claim, session, link.io().limits().outbox_bytes).await {
+            Ok(track) => return Some(track),
+            Err(reason) => {
+                link.io().metrics().not_recovered.inc();
+                tracing::debug!(namespace = &*live.name, reason, "a client begins anew");
+            }
+        }
+    }
+    Some(shelf.open(link.io().next_pid(), session))
+}
+
+/// Asks the middlewares in turn; one that took up its former connection joins its rooms first, and may not have to ask.
 async fn ask(socket: &Socket) -> Result<(), ConnectError> {
+    if let Some(saved) = socket.part().and_then(|(_, track)| track.saved()) {
+        // They were within the limit, and the socket is not connected yet.
+        let _ = socket.live().join(socket, saved.state.rooms, usize::MAX);
+        if socket.io().options().recovery_skip_middlewares {
+            return Ok(());
+        }
+    }
     let context = ConnectContext { socket: socket.clone() };
     for middleware in &socket.live().behaviour.middlewares {
         let outcome = match guarded(|| middleware.call(&context)) {
@@ -127,16 +155,31 @@ fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
     }
     // Before anything that a handler or a broadcast sends; its events wait in the queue. A session that is closing takes it no more.
     let id = Some(socket.id()).filter(|_| session.version() == Version::V4);
-    let sent = session.send(&[link.io().parser().connect(socket.namespace(), id, None)]);
-    if sent.is_err() || !socket.live().enter(socket) {
+    let greet = |mut packets: Vec<Encoded>| {
+        packets.push(link.io().parser().connect(socket.namespace(), id, socket.pid()));
+        session.send(&packets).ok().and_then(|()| socket.live().enter(socket))
+    };
+    let entered = match socket.part() {
+        Some((shelf, track)) => shelf.welcome(track, link.io().limits().outbox_bytes, greet),
+        None => greet(Vec::new()),
+    };
+    let Some(rooms) = entered else {
         link.leave(socket);
         give_up(socket);
+        if session.is_open() {
+            // What the client missed was lost while its middlewares were asked: it comes back and begins anew.
+            session.hang_up(CloseReason::TransportError);
+        }
         return;
-    }
+    };
+    socket.live().tell(socket, &rooms);
     let metrics = link.io().metrics();
+    if socket.recovered() {
+        metrics.recovered.inc();
+    }
     metrics.sockets.inc();
     metrics.sockets_connected.inc();
-    tracing::debug!(id = %socket.log_id(), namespace = socket.namespace(), "socket connected");
+    tracing::debug!(id = %socket.log_id(), namespace = socket.namespace(), recovered = socket.recovered(), "socket connected");
     socket.start();
 }
 
@@ -154,6 +197,7 @@ fn give_up(socket: &Socket) {
     socket.close();
     socket.abandon();
     socket.leave_all();
+    socket.give_back();
     socket.retire();
 }
 

@@ -184,6 +184,11 @@ impl Connection for Link {
         self.act(session, output, bytes);
     }
 
+    fn heartbeat(&self, _session: &Arc<Session>) {
+        let sockets: Vec<Socket> = self.lock().client.joined().cloned().collect();
+        sockets.iter().for_each(Socket::heartbeat);
+    }
+
     fn upgraded(&self, session: &Arc<Session>) {
         let sockets: Vec<Socket> = self.lock().client.joined().cloned().collect();
         for socket in sockets {

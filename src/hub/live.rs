@@ -6,6 +6,7 @@ use super::errors::JoinError;
 use super::event::Event;
 use super::handler::guarded;
 use super::namespace::Behaviour;
+use super::recovery::Shelf;
 use super::room::Room;
 use super::rooms::{Index, Target};
 use super::socket::Socket;
@@ -38,6 +39,8 @@ pub(super) struct Live {
     pub(super) behaviour: Arc<Behaviour>,
     /// The declaration that it was made from, if a client's wish made it.
     pub(super) family: Option<Arc<Family>>,
+    /// What is kept for clients who may come back, if they may.
+    pub(super) shelf: Option<Arc<Shelf>>,
     inner: RwLock<Inner>,
     next_key: AtomicU64,
     next_ack: AtomicU64,
@@ -52,11 +55,17 @@ struct Inner {
 }
 
 impl Live {
-    pub(super) fn new(name: ByteString, behaviour: Arc<Behaviour>, family: Option<Arc<Family>>) -> Arc<Self> {
+    pub(super) fn new(
+        name: ByteString,
+        behaviour: Arc<Behaviour>,
+        family: Option<Arc<Family>>,
+        shelf: Option<Arc<Shelf>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name,
             behaviour,
             family,
+            shelf,
             inner: RwLock::default(),
             next_key: AtomicU64::new(0),
             next_ack: AtomicU64::new(0),
@@ -99,20 +108,17 @@ impl Live {
         self.next_ack.fetch_add(1, Relaxed)
     }
 
-    /// The socket is reached by broadcasts from now on; `false` says that it has been closed meanwhile.
-    pub(super) fn enter(&self, socket: &Socket) -> bool {
-        let own = Room::from(socket.id());
-        {
-            let mut inner = self.write();
-            if !socket.mark_connected() {
-                return false;
-            }
-            inner.index.enter(socket.key(), socket.clone());
+    /// The socket is reached by broadcasts from now on, and what that makes of its room is to be [told](Self::tell); `None` says that it has been closed
+    /// meanwhile.
+    pub(super) fn enter(&self, socket: &Socket) -> Option<Vec<RoomEvent>> {
+        let own = [Room::from(socket.id())];
+        let mut inner = self.write();
+        if !socket.mark_connected() {
+            return None;
         }
+        inner.index.enter(socket.key(), socket.clone());
         // Its own room counts, but no limit keeps a socket out of it.
-        let joined = self.join(socket, vec![own], usize::MAX);
-        debug_assert!(joined.is_ok() || !socket.is_connected());
-        true
+        Some(self.put_in(&mut inner, socket, &own))
     }
 
     /// No broadcast reaches the socket from now on.
@@ -135,28 +141,33 @@ impl Live {
     }
 
     fn join_now(&self, socket: &Socket, rooms: &[Room]) -> Result<(), JoinError> {
-        let mut events = Vec::new();
-        {
+        let events = {
             let mut inner = self.write();
             if socket.is_closed() {
                 return Err(JoinError::Disconnected);
             }
-            let mut state = socket.state();
-            for room in rooms {
-                // Somebody may have been faster.
-                if state.rooms.contains(room) {
-                    continue;
-                }
-                state.rooms.push(room.clone());
-                let is_new = inner.index.join(room, socket.key(), socket);
-                if !self.behaviour.room.is_empty() {
-                    events.extend(is_new.then(|| RoomEvent::Created(room.clone())));
-                    events.push(RoomEvent::Joined(room.clone(), socket.id().clone()));
-                }
-            }
-        }
+            self.put_in(&mut inner, socket, rooms)
+        };
         self.tell(socket, &events);
         Ok(())
+    }
+
+    fn put_in(&self, inner: &mut Inner, socket: &Socket, rooms: &[Room]) -> Vec<RoomEvent> {
+        let mut events = Vec::new();
+        let mut state = socket.state();
+        for room in rooms {
+            // Somebody may have been faster.
+            if state.rooms.contains(room) {
+                continue;
+            }
+            state.rooms.push(room.clone());
+            let is_new = inner.index.join(room, socket.key(), socket);
+            if !self.behaviour.room.is_empty() {
+                events.extend(is_new.then(|| RoomEvent::Created(room.clone())));
+                events.push(RoomEvent::Joined(room.clone(), socket.id().clone()));
+            }
+        }
+        events
     }
 
     pub(super) fn leave(&self, socket: &Socket, room: &Room) {
@@ -195,7 +206,7 @@ impl Live {
         }
     }
 
-    fn tell(&self, socket: &Socket, events: &[RoomEvent]) {
+    pub(super) fn tell(&self, socket: &Socket, events: &[RoomEvent]) {
         for event in events {
             for hook in &self.behaviour.room {
                 if let Err(panic) = guarded(|| hook(&self.name, event)) {
@@ -215,8 +226,13 @@ impl Live {
         self.read().index.select(target)
     }
 
-    /// Sends an event to everyone whom the target reaches: encoded once, and with no lock held while it is sent.
+    /// Sends an event to everyone whom the target reaches: encoded once, and, unless it is kept for those who come back, with no lock held while it is sent.
     pub(super) fn broadcast(&self, target: &Target, flags: &Flags, name: &str, args: &Args) {
+        if let Some(shelf) = self.shelf.as_ref().filter(|_| !flags.volatile) {
+            let sockets = shelf.send(target, || self.select(target), |offset| self.event(shelf, flags, name, &args.and(offset)));
+            sockets.iter().for_each(|socket| self.notify_outgoing(socket, name, args));
+            return;
+        }
         let sockets = self.select(target);
         let Some(parser) = sockets.first().map(|socket| socket.io().parser()) else { return };
         let packets = flags.packets(parser.event(&self.name, None, name, args));
@@ -242,6 +258,17 @@ impl Live {
             self.send(&sockets, flags, &packets, name, args);
         }
         (sockets, id)
+    }
+
+    /// Sends an event to one socket, and keeps it for it.
+    pub(super) fn send_kept(&self, shelf: &Shelf, socket: &Socket, flags: &Flags, name: &str, args: &Args) {
+        let target = Target { rooms: vec![Room::from(socket.id())], except: Vec::new() };
+        let select = || if socket.is_behind(shelf) { Vec::new() } else { vec![socket.clone()] };
+        shelf.send(&target, select, |offset| self.event(shelf, flags, name, &args.and(offset)));
+    }
+
+    fn event(&self, shelf: &Shelf, flags: &Flags, name: &str, args: &Args) -> Vec<Encoded> {
+        flags.packets(shelf.parser().event(&self.name, None, name, args))
     }
 
     fn send(&self, sockets: &[Socket], flags: &Flags, packets: &[Encoded], name: &str, args: &Args) {

@@ -52,6 +52,7 @@ mod live;
 mod namespace;
 mod options;
 mod queue;
+mod recovery;
 mod remote;
 mod room;
 mod rooms;

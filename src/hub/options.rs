@@ -14,5 +14,10 @@ options! {
         pub parser: Parser = Parser::Json,
         /// Whether a namespace that came from a pattern or a function goes with its last socket.
         pub cleanup_empty_child_namespaces: bool = false,
+        /// Time after its line broke in which a client that comes back is who it was and is sent what it missed; 0 is off, 2m the reference's usual.
+        #[serde(with = "options::duration")]
+        pub recovery: Duration = Duration::ZERO,
+        /// Whether such a client comes in without its namespace's middlewares being asked again.
+        pub recovery_skip_middlewares: bool = true,
     }
 }

@@ -3,6 +3,8 @@
 use super::errors::{DisconnectReason, SocketError};
 use super::event::Event;
 use super::handler::{Call, ConnectContext, DisconnectContext, EventContext, Guarded, Outcome, Panic, Step, Work, guarded};
+use super::recovery::is_recoverable;
+use super::room::Room;
 use super::socket::Socket;
 use std::collections::VecDeque;
 use std::fmt;
@@ -117,6 +119,9 @@ impl Socket {
 
     pub(super) fn finish(&self, reason: DisconnectReason, on: On) {
         tracing::debug!(id = %self.log_id(), namespace = self.namespace(), %reason, "socket disconnected");
+        if !is_recoverable(reason) {
+            self.forget();
+        }
         if reason == DisconnectReason::ServerNamespaceDisconnect {
             self.queue().is_cut.store(true, Release);
         }
@@ -197,7 +202,8 @@ enum Stage {
     EventMiddleware(EventContext),
     Event(EventContext),
     Disconnecting(DisconnectContext),
-    Disconnect(DisconnectContext),
+    /// With the rooms that it was in.
+    Disconnect(DisconnectContext, Vec<Room>),
     Over,
 }
 
@@ -269,7 +275,7 @@ impl Course {
                     self.call(handlers.map_or(&[], Vec::as_slice), context)
                 }
                 Stage::Disconnecting(context) => self.call(&behaviour.disconnecting, context),
-                Stage::Disconnect(context) => self.call(&behaviour.disconnect, context),
+                Stage::Disconnect(context, _) => self.call(&behaviour.disconnect, context),
                 Stage::Over => return None,
             };
             if step.is_some() {
@@ -290,10 +296,12 @@ impl Course {
             Stage::Any(context) => Stage::EventMiddleware(context),
             Stage::EventMiddleware(context) => Stage::Event(context),
             Stage::Disconnecting(context) => {
+                let rooms = self.socket.rooms();
                 self.socket.leave_all();
-                Stage::Disconnect(context)
+                Stage::Disconnect(context, rooms)
             }
-            Stage::Disconnect(_) => {
+            Stage::Disconnect(_, rooms) => {
+                self.socket.save(rooms);
                 self.socket.retire();
                 Stage::Over
             }
@@ -329,7 +337,7 @@ impl Course {
                     _ => "on_disconnect".to_owned(),
                 };
                 // On the way out the rest has to happen all the same.
-                if !matches!(stage, Stage::Disconnecting(_) | Stage::Disconnect(_)) {
+                if !matches!(stage, Stage::Disconnecting(_) | Stage::Disconnect(..)) {
                     *stage = Stage::Over;
                 }
                 self.socket.panicked(&panic, &place);

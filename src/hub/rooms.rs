@@ -1,13 +1,21 @@
 //! The index of one namespace: who is in which room, and whom a broadcast reaches.
 
 use super::room::Room;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Whom a broadcast reaches: everyone in any of `rooms` (all, if there are none) who is in none of `except`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) rooms: Vec<Room>,
     pub(super) except: Vec<Room>,
+}
+
+impl Target {
+    /// Whether it reaches who is in these rooms.
+    pub(super) fn reaches(&self, rooms: &HashSet<&Room>) -> bool {
+        let is_in = |room: &Room| rooms.contains(room);
+        (self.rooms.is_empty() || self.rooms.iter().any(is_in)) && !self.except.iter().any(is_in)
+    }
 }
 
 /// Who can be in rooms.
@@ -209,7 +217,13 @@ mod tests {
             let is_reached = |joined: &BTreeSet<u8>| (rooms.is_empty() || !joined.is_disjoint(&rooms)) && joined.is_disjoint(&except);
             let expected: Vec<_> = (0..members.len()).filter(|key| is_reached(&members[*key])).map(|key| key as u64).collect();
             let target = Target { rooms: rooms.into_iter().map(name).collect(), except: except.into_iter().map(name).collect() };
-            prop_assert_eq!(index.select(&target).iter().map(|member| member.0).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(index.select(&target).iter().map(|member| member.0).collect::<Vec<_>>(), &expected[..]);
+            let reaches = |joined: &BTreeSet<u8>| {
+                let rooms: Vec<Room> = joined.iter().copied().map(name).collect();
+                target.reaches(&rooms.iter().collect())
+            };
+            let by_itself: Vec<_> = (0..members.len()).filter(|key| reaches(&members[*key])).map(|key| key as u64).collect();
+            prop_assert_eq!(by_itself, expected);
         }
     }
 

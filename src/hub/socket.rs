@@ -10,6 +10,7 @@ use super::handler::{Panic, guarded};
 use super::handshake::Handshake;
 use super::live::Live;
 use super::queue::{On, Queue};
+use super::recovery::{Saved, Shelf, Track};
 use super::room::{Room, Rooms};
 use super::rooms::{Member, Target};
 use super::socketio::SocketIo;
@@ -43,6 +44,8 @@ struct Inner {
     state: Mutex<SocketState>,
     pending: Pending,
     queue: Queue,
+    /// Its part in recovery, if it has one.
+    track: Option<Track>,
 }
 
 /// What of a socket is plain data, and would survive a move to another process.
@@ -59,10 +62,20 @@ const CONNECTED: u8 = 1;
 const CLOSED: u8 = 2;
 
 impl Socket {
-    pub(super) fn new(live: Arc<Live>, link: Arc<Link>, session: Arc<Session>, handshake: Handshake) -> Self {
-        let data = RawValue::from_string("{}".to_owned()).expect("an object").into();
+    /// A socket that is coming in; one that takes the place of another has its id and its data, and is still to join its rooms.
+    pub(super) fn new(
+        live: Arc<Live>,
+        link: Arc<Link>,
+        session: Arc<Session>,
+        handshake: Handshake,
+        track: Option<Track>,
+    ) -> Self {
+        let (id, data) = match track.as_ref().and_then(Track::saved) {
+            Some(Saved { sid, state, .. }) => (sid, state.data),
+            None => (link.io().next_id(&session, &live.name), RawValue::from_string("{}".to_owned()).expect("an object").into()),
+        };
         Self(Arc::new(Inner {
-            id: link.io().next_id(&session, &live.name),
+            id,
             key: live.next_key(),
             live,
             link,
@@ -72,6 +85,7 @@ impl Socket {
             state: Mutex::new(SocketState { rooms: Vec::new(), data }),
             pending: Pending::default(),
             queue: Queue::held(),
+            track,
         }))
     }
 
@@ -120,6 +134,31 @@ impl Socket {
         self.0.phase.load(Acquire) == CONNECTED
     }
 
+    /// Whether the client took up its former connection: it has the id, the rooms and the data that it had, and was sent what it missed.
+    ///
+    /// Only with the option `recovery`, which is off by default.
+    ///
+    /// ```
+    /// use stickyport::hub::{HandlerResult, Namespace, Socket};
+    ///
+    /// Namespace::new("/").on_connect(async |socket: Socket| -> HandlerResult {
+    ///     if !socket.recovered() {
+    ///         socket.join("lobby")?;
+    ///         socket.emit("state", "all of it, from the beginning")?;
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn recovered(&self) -> bool {
+        self.0.track.as_ref().is_some_and(|track| track.is_recovered)
+    }
+
+    /// What its client names to take up the connection again: a credential, never to be logged or shown to other clients. `None` without the option
+    /// `recovery`.
+    pub fn pid(&self) -> Option<&str> {
+        self.0.track.as_ref().map(|track| track.pid.as_str())
+    }
+
     /// Sends an event; a tuple is several arguments, and so is an array (`[1, 2]`, which serde cannot tell from one), `()` none, anything else one: a slice
     /// or `Vec` is a list. Bytes anywhere inside travel as attachments.
     ///
@@ -134,6 +173,8 @@ impl Socket {
     ///     socket.emit("bye", ())
     /// }
     /// ```
+    ///
+    /// With the option `recovery` it is kept for a client that has gone and may come back, and that is no error.
     ///
     /// # Errors
     /// The name is reserved, the arguments have no form in JSON, or the client is gone.
@@ -298,6 +339,9 @@ impl Socket {
 
     /// Nothing reaches the socket from now on; `false` says that somebody else has closed it, or that it was never connected.
     pub(super) fn close(&self) -> bool {
+        if let Some((shelf, track)) = self.part() {
+            shelf.left(track);
+        }
         let was_connected = self.0.phase.swap(CLOSED, AcqRel) == CONNECTED;
         if was_connected {
             self.0.live.exit(self);
@@ -305,6 +349,45 @@ impl Socket {
             self.io().metrics().sockets.dec();
         }
         was_connected
+    }
+
+    /// Its handlers have heard of its end, after which it left these rooms.
+    pub(super) fn save(&self, rooms: Vec<Room>) {
+        if let Some((shelf, track)) = self.part() {
+            let data = Arc::clone(&self.state().data);
+            shelf.save(track, self.id(), SocketState { rooms, data });
+        }
+    }
+
+    /// Its client will not take up the connection again.
+    pub(super) fn forget(&self) {
+        if let Some((shelf, track)) = self.part() {
+            shelf.forget(track);
+        }
+    }
+
+    /// It never came in, so that its place is for another attempt.
+    pub(super) fn give_back(&self) {
+        if let Some((shelf, track)) = self.part() {
+            shelf.give_back(track);
+        }
+    }
+
+    /// The client's part of the heartbeat came.
+    pub(super) fn heartbeat(&self) {
+        if let Some((shelf, track)) = self.part() {
+            shelf.heartbeat(track);
+        }
+    }
+
+    /// Whether it still has to hear what it missed.
+    pub(super) fn is_behind(&self, shelf: &Shelf) -> bool {
+        self.0.track.as_ref().is_some_and(|track| shelf.is_behind(track))
+    }
+
+    /// Its part in recovery, if it has one.
+    pub(super) fn part(&self) -> Option<(&Shelf, &Track)> {
+        self.0.live.shelf.as_deref().zip(self.0.track.as_ref())
     }
 
     /// Nothing more is heard of the socket, and its namespace may go.
@@ -315,6 +398,20 @@ impl Socket {
     pub(super) fn emit_with(&self, flags: &Flags, event: &str, args: impl IntoArgs) -> Result<(), EmitError> {
         let event = unreserved(event)?;
         let args = args.into_args()?;
+        if let Some((shelf, track)) = self.part().filter(|_| !flags.volatile) {
+            if self.is_closed() && !shelf.knows(&track.pid) {
+                return Err(EmitError::Disconnected);
+            }
+            if self.is_closed() {
+                // It may be back by now, as another socket of its id.
+                let target = Target { rooms: vec![Room::from(self.id())], except: Vec::new() };
+                self.0.live.broadcast(&target, flags, event, &args);
+            } else {
+                self.0.live.notify_outgoing(self, event, &args);
+                self.0.live.send_kept(shelf, self, flags, event, &args);
+            }
+            return Ok(());
+        }
         if self.is_closed() && !flags.volatile {
             return Err(EmitError::Disconnected);
         }
@@ -360,6 +457,14 @@ impl Socket {
             self.0.session.send_volatile(packets);
         }
         Ok(())
+    }
+
+    /// Sends an event that is kept too.
+    pub(super) fn send_numbered(&self, number: u64, packets: &[Encoded]) -> Result<(), EmitError> {
+        if let Some(track) = &self.0.track {
+            track.send(number);
+        }
+        self.send(packets)
     }
 
     /// A handler returned an error.

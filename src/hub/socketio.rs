@@ -10,13 +10,14 @@ use super::handler::guarded;
 use super::live::Live;
 use super::namespace::{Declared, Namespace};
 use super::options::Options;
+use super::recovery::{Memory, Shelf};
 use super::remote::RemoteSocket;
 use super::room::Rooms;
 use super::rooms::Target;
 use crate::engine::{self, Application, Connection, Engine, Entropy, Session, Version};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
-use crate::protocol::sid::{Boot, Node, SocketId};
+use crate::protocol::sid::{Boot, Node, Pid, SocketId};
 use crate::protocol::sio::Parser;
 use bytestring::ByteString;
 use std::collections::BTreeMap;
@@ -65,6 +66,8 @@ struct Hub {
     on_namespace_removed: Vec<NameHook>,
     /// Where handlers go on that have to wait; known from the first session on.
     runtime: OnceLock<Handle>,
+    /// For clients who may come back, if they may.
+    memory: Option<Arc<Memory>>,
 }
 
 /// What a [`SocketIo`] is made of.
@@ -147,7 +150,11 @@ impl Builder {
     ///
     /// # Panics
     /// A namespace was added twice, or a handler takes a state that was not given.
-    pub fn build(self) -> SocketIo {
+    pub fn build(mut self) -> SocketIo {
+        let Hub { options, limits, metrics, .. } = &self.hub;
+        if !options.recovery.is_zero() {
+            self.hub.memory = Some(Memory::new(options.recovery, limits.recovery_bytes, options.parser, Arc::clone(metrics)));
+        }
         let io = SocketIo(Arc::new(self.hub));
         for namespace in self.namespaces {
             io.declare(namespace).unwrap_or_else(|error| panic!("{error}"));
@@ -175,6 +182,7 @@ impl SocketIo {
             on_new_namespace: Vec::new(),
             on_namespace_removed: Vec::new(),
             runtime: OnceLock::new(),
+            memory: None,
         };
         Builder { hub, namespaces: Vec::new() }
     }
@@ -337,7 +345,7 @@ impl SocketIo {
         if namespaces.contains_key(&name) {
             return Err(NamespaceExists(name));
         }
-        namespaces.insert(name.clone(), Live::new(name.clone(), behaviour, None));
+        namespaces.insert(name.clone(), Live::new(name.clone(), behaviour, None, self.shelf()));
         Ok(Some(name))
     }
 
@@ -369,7 +377,7 @@ impl SocketIo {
             }
             // Its own buffer: the client's may be a whole payload.
             let name = ByteString::from(name);
-            let live = Live::new(name.clone(), Arc::clone(&family.behaviour), Some(Arc::clone(family)));
+            let live = Live::new(name.clone(), Arc::clone(&family.behaviour), Some(Arc::clone(family)), self.shelf());
             namespaces.insert(name, Arc::clone(&live));
             self.0.children.fetch_add(1, Relaxed);
             live
@@ -423,6 +431,14 @@ impl SocketIo {
             Version::V3 => SocketId::from(&*format!("{namespace}#{sid}")),
             Version::V4 => SocketId::generate(self.0.node, self.0.boot, self.0.entropy.bits()),
         }
+    }
+
+    pub(super) fn next_pid(&self) -> Pid {
+        Pid::generate(self.0.node, self.0.boot, self.0.entropy.bits())
+    }
+
+    fn shelf(&self) -> Option<Arc<Shelf>> {
+        self.0.memory.as_ref().map(Memory::shelf)
     }
 
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {

@@ -40,6 +40,10 @@ options! {
         /// Bytes that may wait to be sent to all sessions of this instance; beyond it the session that asks for more is closed.
         #[serde(with = "options::size")]
         pub outbound_bytes: usize = 1024 * 1024 * 1024,
+        /// Bytes of events and sessions that are kept for clients who may come back (`socketio.recovery`); beyond it the oldest go, and who needs them
+        /// begins anew. Nobody is sent more than `outbox_bytes` of them.
+        #[serde(with = "options::size")]
+        pub recovery_bytes: usize = 64 * 1024 * 1024,
         /// Bytes of a request's line and headers together.
         #[serde(with = "options::size")]
         pub header_bytes: usize = 16 * 1024,

@@ -110,11 +110,23 @@ id! {
     SocketId
 }
 
-impl fmt::Debug for Sid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sid({}-…)", self.0.split_once('-').map_or("?", |(node, _)| node))
-    }
+id! {
+    /// What lets a client take up its Socket.IO connection again: a credential like [`Sid`].
+    Pid
 }
+
+macro_rules! hidden {
+    ($name:ident) => {
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({}-…)"), self.0.split_once('-').map_or("?", |(node, _)| node))
+            }
+        }
+    };
+}
+
+hidden!(Sid);
+hidden!(Pid);
 
 impl fmt::Debug for SocketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -202,5 +214,6 @@ mod tests {
     fn a_sid_is_not_shown() {
         let sid = Sid::from("3-11abcdefghijklmnop");
         assert_eq!(format!("{sid:?}"), "Sid(3-…)");
+        assert_eq!(format!("{:?}", Pid::from("3-11abcdefghijklmnop")), "Pid(3-…)");
     }
 }

@@ -33,6 +33,9 @@ pub struct Flags {
     /// Whether clients of protocol 3 may connect.
     #[arg(long)]
     allow_eio3: bool,
+    /// Longest disconnection that is recovered; 0 is none.
+    #[arg(long, default_value_t = 0)]
+    recovery: u64,
 }
 
 fn parser(name: &str) -> Result<hub::Parser, serde::de::value::Error> {
@@ -66,6 +69,7 @@ impl Flags {
         hub::Options {
             connect_timeout: Duration::from_millis(self.connect_timeout),
             parser: self.parser,
+            recovery: Duration::from_millis(self.recovery),
             ..hub::Options::default()
         }
     }

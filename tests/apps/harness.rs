@@ -209,7 +209,7 @@ async fn admit(shared: Arc<Shared>, socket: Socket, parent: Option<Value>) -> Re
         let mut question = of(&socket);
         put_some(&mut question, "parent", parent);
         put(&mut question, "handshake", handshake(socket.handshake()));
-        put(&mut question, "recovered", false);
+        put(&mut question, "recovered", socket.recovered());
         put(&mut question, "rooms", rooms(&socket));
         put(&mut question, "data", data(&socket));
         let answer = shared.pipe.answer_to("mw", question).await;
@@ -233,7 +233,8 @@ fn connected(State(shared): State<Arc<Shared>>, socket: Socket) {
     shared.known().sockets.insert(name(&socket), socket.clone());
     let mut event = of(&socket);
     put(&mut event, "handshake", handshake(socket.handshake()));
-    put(&mut event, "recovered", false);
+    put_some(&mut event, "pid", socket.pid());
+    put(&mut event, "recovered", socket.recovered());
     put(&mut event, "rooms", rooms(&socket));
     put(&mut event, "data", data(&socket));
     put(&mut event, "transport", socket.transport().as_str());

@@ -31,6 +31,7 @@ pub struct NodeOptions {
     serve_client: Option<bool>,
     connect_timeout: Option<f64>,
     cleanup_empty_child_namespaces: Option<bool>,
+    connection_state_recovery: Option<Recovery>,
     parser: Option<String>,
     allow_request: Option<Value>,
     generate_id: Option<Value>,
@@ -38,6 +39,13 @@ pub struct NodeOptions {
     destroy_upgrade_timeout: Option<f64>,
     #[serde(rename = "$port")]
     port: u16,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Recovery {
+    max_disconnection_duration: Option<f64>,
+    skip_middlewares: Option<bool>,
 }
 
 impl NodeOptions {
@@ -81,6 +89,15 @@ impl NodeOptions {
             cleanup_empty_child_namespaces: self.cleanup_empty_child_namespaces.unwrap_or(usual.cleanup_empty_child_namespaces),
             // In the reference a package, which JSON can only name.
             parser: if self.parser.is_some() { Parser::MsgPack } else { usual.parser },
+            recovery: self
+                .connection_state_recovery
+                .as_ref()
+                .map_or(usual.recovery, |recovery| recovery.max_disconnection_duration.map_or(Duration::from_secs(120), millis)),
+            recovery_skip_middlewares: self
+                .connection_state_recovery
+                .as_ref()
+                .and_then(|recovery| recovery.skip_middlewares)
+                .unwrap_or(true),
         }
     }
 

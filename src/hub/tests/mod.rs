@@ -7,3 +7,4 @@ mod disconnecting;
 mod dynamic;
 mod events;
 mod order;
+mod recovery;

@@ -109,6 +109,14 @@ impl Args {
         self.attachments.push(bytes);
     }
 
+    /// The same with one text more.
+    #[must_use]
+    pub fn and(&self, text: &str) -> Self {
+        let text = serde_json::to_string(text).expect("a string is JSON");
+        let tail = if self.is_empty() { text } else { format!("{},{text}", self.tail) };
+        Self { tail: tail.into(), len: self.len + 1, attachments: self.attachments.clone() }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len
@@ -209,6 +217,14 @@ mod tests {
             assert_eq!((args.json().as_str(), args.len(), args.is_empty()), (json, len, len == 0));
             assert_eq!(args.raw().len(), len, "{json}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn one_more_text_is_the_last() -> Result<(), ArgsError> {
+        let args = Args::new(&(1, Bytes::from_static(b"b")))?.and("a\"b");
+        assert_eq!(args.json(), r#"[1,{"_placeholder":true,"num":0},"a\"b"]"#);
+        assert_eq!((args.len(), args.attachments().len(), Args::none().and("x").json().as_str()), (3, 1, r#"["x"]"#));
         Ok(())
     }
 
