@@ -364,12 +364,12 @@ impl Session {
         }
         loop {
             let mut state = self.lock();
-            if let Some(mark) = state.outbox.take_mark() {
-                drop(state);
-                self.tell(|| self.connection().sent(self, mark));
-                continue;
-            }
             let Some(output) = state.machine.poll_output() else {
+                if let Some(mark) = state.outbox.take_mark() {
+                    drop(state);
+                    self.tell(|| self.connection().sent(self, mark));
+                    continue;
+                }
                 state.is_running = false;
                 return;
             };
@@ -405,6 +405,7 @@ impl Session {
                 }
                 Output::Closed(reason) => {
                     state.candidate = None;
+                    let left: Vec<_> = std::iter::from_fn(|| state.outbox.take_mark()).collect();
                     state.outbox.drop_marks();
                     let farewell = state.farewell;
                     match &mut state.link {
@@ -417,6 +418,9 @@ impl Session {
                         Link::Polling(_) | Link::Closed => self.drop_backlog(&mut state),
                     }
                     drop(state);
+                    for mark in left {
+                        self.tell(|| self.connection().sent(self, mark));
+                    }
                     self.engine.forget(self, reason);
                     self.tell(|| self.connection().closed(self, reason));
                     self.wake.notify_one();

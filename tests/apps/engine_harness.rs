@@ -7,6 +7,7 @@ mod node_options;
 mod pipe;
 
 use axum::Router;
+use axum::body::Body;
 use axum::response::IntoResponse;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use door::{headers, hooks, limits, listen, number, query, remote_address};
@@ -62,7 +63,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn elsewhere(destroy_upgrade: Option<Duration>) -> Router {
     Router::new().fallback(async move |headers: HeaderMap| {
         if !headers.contains_key(UPGRADE) {
-            return (StatusCode::NOT_IMPLEMENTED, "Not Implemented").into_response();
+            return (StatusCode::NOT_IMPLEMENTED, Body::from("Not Implemented")).into_response();
         }
         match destroy_upgrade {
             Some(timeout) => tokio::time::sleep(timeout).await,
@@ -91,6 +92,8 @@ struct Harness {
 #[derive(Default)]
 struct Known {
     sessions: HashMap<String, Arc<Session>>,
+    /// Their sids, oldest first, as the reference goes through them.
+    order: Vec<String>,
     /// What is to be said when the send with this mark has left.
     callbacks: HashMap<u64, Value>,
     marks: u64,
@@ -108,8 +111,8 @@ impl Harness {
             (Some("close"), Some(session)) if command["discard"] == true => session.discard(CloseReason::ForcedClose),
             (Some("close"), Some(session)) => session.close(CloseReason::ForcedClose),
             (Some("closeAll"), _) => {
-                let sessions: Vec<_> = self.known().sessions.values().cloned().collect();
-                for session in sessions {
+                let known = self.known();
+                for session in known.order.iter().filter_map(|sid| known.sessions.get(sid)) {
                     session.discard(CloseReason::ForcedClose);
                 }
             }
@@ -150,7 +153,11 @@ impl Harness {
 
 impl Application for Harness {
     fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection> {
-        self.known().sessions.insert(session.sid().as_str().to_owned(), Arc::clone(session));
+        let sid = session.sid().as_str().to_owned();
+        let mut known = self.known();
+        known.order.push(sid.clone());
+        known.sessions.insert(sid, Arc::clone(session));
+        drop(known);
         let request = session.request();
         let event = object! {
             transport: session.transport().as_str(),
@@ -192,7 +199,10 @@ impl Connection for Harness {
     }
 
     fn closed(&self, session: &Arc<Session>, reason: CloseReason) {
-        self.known().sessions.remove(session.sid().as_str());
+        let mut known = self.known();
+        known.sessions.remove(session.sid().as_str());
+        known.order.retain(|sid| sid != session.sid().as_str());
+        drop(known);
         self.tell(session, "close", object! { reason: reason.as_str() });
     }
 }

@@ -185,7 +185,7 @@ impl NodeOptions {
 /// A list as JavaScript's packages take it: itself, or in one text.
 fn list(value: &Value) -> Vec<String> {
     match value {
-        Value::String(items) => items.split(',').map(|item| item.trim().to_owned()).collect(),
+        Value::String(items) => vec![items.clone()],
         Value::Array(items) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     }
