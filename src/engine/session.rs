@@ -470,14 +470,33 @@ impl Session {
     }
 
     fn push(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
-        if self.version() == Version::V4 {
-            return self.push_all(state, packets);
+        let waiting = state.outbox.bytes();
+        self.queue(state, packets)?;
+        match &mut state.link {
+            Link::Polling(requests) => requests.wake(),
+            // What waits already is ahead of us, and the loop is waiting for the socket.
+            Link::WebSocket(_) if waiting > 0 => {}
+            Link::WebSocket(_) => {
+                self.flush(state);
+                if !state.outbox.is_empty() {
+                    self.wake.notify_one();
+                }
+            }
+            Link::Closed => {}
         }
-        let packets: Vec<_> = packets.iter().map(|packet| packet.for_v3(state.is_base64)).collect();
-        self.push_all(state, &packets)
+        Ok(())
     }
 
-    fn push_all(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
+    /// Puts packets in line, as the client's protocol has them.
+    pub(super) fn queue(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
+        if self.version() == Version::V4 {
+            return self.queue_all(state, packets);
+        }
+        let packets: Vec<_> = packets.iter().map(|packet| packet.for_v3(state.is_base64)).collect();
+        self.queue_all(state, &packets)
+    }
+
+    fn queue_all(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
         let size: usize = packets.iter().map(Encoded::len).sum();
         let waiting = state.outbox.bytes();
         let is_full = waiting > 0 && waiting + size > self.limits().outbox_bytes;
@@ -494,18 +513,6 @@ impl Session {
             state.outbox.push(packet.clone());
         }
         self.metrics().outbound_bytes.add(size as i64);
-        match &mut state.link {
-            Link::Polling(requests) => requests.wake(),
-            // What waits already is ahead of us, and the loop is waiting for the socket.
-            Link::WebSocket(_) if waiting > 0 => {}
-            Link::WebSocket(_) => {
-                self.flush(state);
-                if !state.outbox.is_empty() {
-                    self.wake.notify_one();
-                }
-            }
-            Link::Closed => {}
-        }
         Ok(())
     }
 

@@ -311,8 +311,12 @@ impl Engine {
     pub fn open_websocket(self: &Arc<Self>, sid: Sid, admission: Admission, handshake: Handshake, stream: Stream, unread: &[u8]) {
         let socket = WebSocket::new(stream, unread, self.options.max_payload);
         let session = Session::new(Arc::clone(self), sid, handshake, Some(&socket));
-        // Before the application can send: the open packet is the first frame.
-        if session.send(&self.greeting(&session)).is_ok() && self.start(&session, admission).is_ok() {
+        // In line before the application can send, and sent after it was told: so nobody hears of a session that the application does not know.
+        let greeting = self.greeting(&session);
+        session.queue(&mut session.lock(), &greeting).expect("nothing waits yet");
+        let is_started = self.start(&session, admission).is_ok();
+        session.flush(&mut session.lock());
+        if is_started {
             self.metrics.sessions_websocket.inc();
             self.tasks.spawn(driver::drive(session, Some(socket)));
         }
@@ -354,6 +358,7 @@ impl Engine {
             Ok(connection) => session.connect(connection),
             Err(panic) => {
                 self.write().remove(sid);
+                session.drop_backlog(&mut session.lock());
                 resume_unwind(panic);
             }
         }
