@@ -76,6 +76,8 @@ pub enum Value {
 }
 
 metrics! {
+    /// Connections that have not become a WebSocket: they speak HTTP, or nothing yet.
+    connections: Gauge,
     /// Sessions that are open.
     sessions: Gauge,
     /// Sessions whose transport is WebSocket.

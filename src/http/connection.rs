@@ -38,6 +38,7 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let _open = Open::count(metrics);
     let phase = Arc::new(AtomicU8::new(HEAD));
     let io = Timed {
         stream,
@@ -85,6 +86,22 @@ where
             metrics.limit_headers.inc();
         }
         debug!(%error, "connection ended");
+    }
+}
+
+/// A connection that is counted, also while a panic ends it.
+struct Open<'a>(&'a Metrics);
+
+impl<'a> Open<'a> {
+    fn count(metrics: &'a Metrics) -> Self {
+        metrics.connections.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.connections.dec();
     }
 }
 

@@ -15,6 +15,7 @@ use std::fmt;
 use std::fs;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
 
 /// The `Content-Type` of the page.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -84,7 +85,7 @@ impl Collector for Counted {
     }
 }
 
-/// What the kernel knows about the process, under the names that all of Prometheus's clients use.
+/// What the kernel knows about the process, under the names that all of Prometheus's clients use, and what its runtime knows.
 #[derive(Debug)]
 struct Process {
     started: SystemTime,
@@ -105,6 +106,7 @@ impl Collector for Process {
             ("process_resident_memory_bytes", "Memory that is resident.", resident_memory()),
             ("process_open_fds", "Open file descriptors.", open_descriptors()),
             ("process_max_fds", "File descriptors that may be open.", most_descriptors()),
+            ("stickyport_tasks", "Tasks of the runtime that have not ended.", tasks()),
         ] {
             if let Some(value) = value {
                 single(&mut encoder, name, doc, Value::Gauge(value))?;
@@ -120,6 +122,11 @@ fn single(encoder: &mut DescriptorEncoder<'_>, name: &str, doc: &str, value: Val
         Value::Gauge(value) => &ConstGauge::new(value),
     };
     metric.encode(encoder.encode_descriptor(name, doc, None, metric.metric_type())?)
+}
+
+fn tasks() -> Option<i64> {
+    let tasks = Handle::try_current().ok()?.metrics().num_alive_tasks();
+    i64::try_from(tasks).ok()
 }
 
 fn resident_memory() -> Option<i64> {

@@ -21,6 +21,11 @@ fn namespace(name: &str) -> Namespace {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
-    let io = SocketIo::builder().options(flags.hub()).namespace(namespace("/")).namespace(namespace("/custom")).build();
+    let io = SocketIo::builder()
+        .options(flags.hub())
+        .limits(flags.limits())
+        .namespace(namespace("/"))
+        .namespace(namespace("/custom"))
+        .build();
     flags.serve("/socket.io/", io.engine(), io).await
 }

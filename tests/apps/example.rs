@@ -11,6 +11,7 @@ use stickyport::engine::{self, Application};
 use stickyport::http::Listeners;
 use stickyport::http::options::Cors;
 use stickyport::hub;
+use stickyport::protocol::limits::Limits;
 use stickyport::{Server, Shutdown};
 
 /// Times are milliseconds, sizes bytes, as the suites that drive these programs write them.
@@ -36,6 +37,9 @@ pub struct Flags {
     /// Longest disconnection that is recovered; 0 is none.
     #[arg(long, default_value_t = 0)]
     recovery: u64,
+    /// Bounds, as JSON of the table `[limits]`.
+    #[arg(long, default_value = "{}", value_parser = |json: &str| serde_json::from_str::<Limits>(json))]
+    limits: Limits,
 }
 
 fn parser(name: &str) -> Result<hub::Parser, serde::de::value::Error> {
@@ -61,6 +65,12 @@ impl Flags {
         let cors = Cors { origins: vec!["*".to_owned()], ..Cors::default() };
         Server::new(engine).cors(cors).run(listeners, &shutdown).await;
         Ok(())
+    }
+
+    /// What a hub is to be built with, which hands them on to its engine.
+    #[allow(dead_code, reason = "an Engine.IO server has no hub")]
+    pub fn limits(&self) -> Limits {
+        self.limits.clone()
     }
 
     /// What of them is about Socket.IO.

@@ -1,0 +1,61 @@
+//! Soak and floods: a server, clients that behave and clients that do not, each a process of its own, over loopback.
+//!
+//!     cargo build --release --examples
+//!     target/release/examples/load soak --seconds 60
+#![expect(clippy::print_stdout, reason = "a report is what this program is for")]
+
+mod chaos;
+mod clients;
+mod server;
+mod soak;
+mod wire;
+
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Rounds of everything that a client may do wrong; after each the server is back where it began.
+    Soak {
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// What the soak's rounds are made of, as a process of its own; prints how many connections it took.
+    #[command(hide = true)]
+    Chaos {
+        #[arg(long)]
+        server: SocketAddr,
+        #[arg(long)]
+        seconds: u64,
+        #[arg(long)]
+        seed: u64,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::io::Result<ExitCode> {
+    let faults = match Arguments::parse().command {
+        Command::Soak { seconds, rounds, seed } => soak::run(Duration::from_secs(seconds), rounds, seed).await?,
+        Command::Chaos { server, seconds, seed } => {
+            println!("{}", chaos::run(server, Duration::from_secs(seconds), seed).await);
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    for fault in &faults {
+        println!("{fault}");
+    }
+    println!("{}", if faults.is_empty() { "nothing to say" } else { "FAILED" });
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,104 @@
+//! The server as a child process: how it is started, and what it, and the kernel, tell of it.
+
+use super::wire::Line;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Descriptors that each process may have.
+const OPEN_FILES: u32 = 20_000;
+
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts the example that echoes, on a core of its own if there is one.
+    pub fn start(core: Option<usize>, arguments: &[&str]) -> io::Result<Self> {
+        let program = std::env::current_exe()?.with_file_name("conformance");
+        let mut child = command(&Place { core, is_idle: false }, program).args(arguments).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
+        let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
+        let address = address.ok_or_else(|| io::Error::other("the server does not listen"))?;
+        Ok(Self { child, address })
+    }
+
+    /// What `/metrics` says: the sample's name with its labels, and its value.
+    pub async fn metrics(&self) -> io::Result<BTreeMap<String, f64>> {
+        let mut line = Line::connect(self.address).await?;
+        let page = line.ask("GET /metrics HTTP/1.1\r\nHost: load\r\n\r\n").await?;
+        let samples = page.text().lines().filter(|line| !line.starts_with('#'));
+        Ok(samples.filter_map(|line| line.rsplit_once(' ')).filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
+    }
+
+    pub fn descriptors(&self) -> io::Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
+    /// Bytes of memory that are resident.
+    pub fn memory(&self) -> io::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| io::Error::other("no VmRSS"))
+    }
+
+    /// Time that it has spent on a core.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // utime and stime, counted behind the name, which may hold anything; in hundredths of a second.
+        let ticks: u64 = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Ok(Duration::from_millis(ticks * 10))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where a process runs.
+pub struct Place {
+    pub core: Option<usize>,
+    /// Whether it gives way to everybody else at once.
+    pub is_idle: bool,
+}
+
+/// A program with a bounded number of descriptors.
+pub fn command(place: &Place, program: PathBuf) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -n {OPEN_FILES}; exec \"$@\""), "sh"]);
+    if let Some(core) = place.core {
+        command.args(["taskset", "-c", &core.to_string()]);
+    }
+    if place.is_idle {
+        command.args(["chrt", "--idle", "0"]);
+    }
+    command.arg(program).stdin(Stdio::null());
+    command
+}
+
+/// The first two cores that this process may use, if there are two.
+pub fn two_cores() -> Option<[usize; 2]> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned();
+    let mut cores = list.split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
+    });
+    let mut cores = cores.by_ref().flatten();
+    Some([cores.next()?, cores.next()?])
+}
+
+/// Keeps this process on one core.
+pub fn pin_self(core: usize) {
+    let pinned = Command::new("taskset").args(["-cp", &core.to_string(), &std::process::id().to_string()]).stdout(Stdio::null()).status();
+    assert!(pinned.is_ok_and(|status| status.success()), "taskset does not work");
+}
