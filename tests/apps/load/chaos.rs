@@ -148,7 +148,8 @@ impl Actor {
 
     async fn crowd(&mut self) -> io::Result<()> {
         let mut lines = Vec::new();
-        let request = if self.rng.one_in(2) { wire::upgrade("EIO=4&transport=websocket") } else { wire::get("EIO=4&transport=polling") };
+        let request =
+            if self.rng.one_in(2) { wire::upgrade("EIO=4&transport=websocket") } else { wire::get("EIO=4&transport=polling") };
         let is_silent = self.rng.one_in(4);
         for _ in 0..CROWD {
             let mut line = self.connect().await?;
@@ -376,8 +377,41 @@ impl Rng {
     /// Something that begins as a packet does.
     fn text(&mut self) -> String {
         const PIECES: &[&str] = &[
-            "4", "0", "1", "2", "3", "5", "6", "40", "41", "42", "43", "44", "451-", "4510-", "459999-", "/custom,", "/nowhere,", "[", "]", "{", "}",
-            "\"message\"", "\"connect\"", ",", "null", "1e999", "\\u", "\u{1e}", "b", "bAAA=", "é", "\u{1f30d}", "_placeholder", ":", "{\"_placeholder\":true,\"num\":0}",
+            "4",
+            "0",
+            "1",
+            "2",
+            "3",
+            "5",
+            "6",
+            "40",
+            "41",
+            "42",
+            "43",
+            "44",
+            "451-",
+            "4510-",
+            "459999-",
+            "/custom,",
+            "/nowhere,",
+            "[",
+            "]",
+            "{",
+            "}",
+            "\"message\"",
+            "\"connect\"",
+            ",",
+            "null",
+            "1e999",
+            "\\u",
+            "\u{1e}",
+            "b",
+            "bAAA=",
+            "é",
+            "\u{1f30d}",
+            "_placeholder",
+            ":",
+            "{\"_placeholder\":true,\"num\":0}",
         ];
         (0..=self.below(12)).map(|_| PIECES[self.below(PIECES.len() as u64) as usize]).collect()
     }

@@ -3,7 +3,7 @@
 use super::wire::{Line, WebSocket, open_polling, open_websocket};
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,6 +14,9 @@ use tokio_util::task::TaskTracker;
 
 /// An echo that takes longer was lost.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Each client has an address of its own, this one or one that follows; attackers come from 127.0.0.1.
+const FIRST_CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
 
 /// How a client reaches the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +56,17 @@ impl Fleet {
     pub async fn start(address: SocketAddr, crowd: &[(Way, usize)], interval: Duration) -> Self {
         let fleet = Self { ledger: Arc::default(), leave: CancellationToken::new(), tasks: TaskTracker::new() };
         let total: usize = crowd.iter().map(|(_, count)| count).sum();
-        for way in crowd.iter().flat_map(|&(way, count)| std::iter::repeat_n(way, count)) {
-            let client = Client { ledger: Arc::clone(&fleet.ledger), leave: fleet.leave.clone(), interval, most: u64::MAX };
-            fleet.tasks.spawn(client.visit(address, way));
+        for (number, way) in crowd.iter().flat_map(|&(way, count)| std::iter::repeat_n(way, count)).enumerate() {
+            let source = Ipv4Addr::from_bits(FIRST_CLIENT.to_bits() + number as u32);
+            let client = Client {
+                address,
+                source,
+                ledger: Arc::clone(&fleet.ledger),
+                leave: fleet.leave.clone(),
+                interval,
+                most: u64::MAX,
+            };
+            fleet.tasks.spawn(client.visit(way));
             // Spread over the interval, or they would all send at once for ever.
             sleep(interval / total as u32).await;
         }
@@ -67,8 +78,15 @@ impl Fleet {
         let ledger = Arc::clone(&self.ledger);
         self.tasks.spawn(async move {
             while !leave.is_cancelled() {
-                let client = Client { ledger: Arc::clone(&ledger), leave: leave.clone(), interval: Duration::from_millis(5), most };
-                client.visit(address, way).await;
+                let client = Client {
+                    address,
+                    source: FIRST_CLIENT,
+                    ledger: Arc::clone(&ledger),
+                    leave: leave.clone(),
+                    interval: Duration::from_millis(5),
+                    most,
+                };
+                client.visit(way).await;
             }
         });
     }
@@ -112,6 +130,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 struct Client {
+    address: SocketAddr,
+    source: Ipv4Addr,
     ledger: Arc<Ledger>,
     leave: CancellationToken,
     interval: Duration,
@@ -154,24 +174,51 @@ impl Talk {
 }
 
 impl Client {
-    async fn visit(self, address: SocketAddr, way: Way) {
-        if let Err(error) = self.converse(address, way).await {
+    async fn visit(self, way: Way) {
+        if let Err(error) = self.converse(way).await {
             lock(&self.ledger.faults).push(format!("{way:?}: {error}"));
         }
     }
 
-    async fn converse(&self, address: SocketAddr, way: Way) -> io::Result<()> {
+    async fn converse(&self, way: Way) -> io::Result<()> {
         match way {
             Way::Polling => {
-                let (line, query) = in_time(poller(address)).await?;
-                self.poll(address, line, &query).await
+                let (line, query) = in_time(self.join_polling()).await?;
+                self.poll(line, &query).await
             }
             Way::WebSocket => {
-                let socket = in_time(async { open_websocket(Line::connect(address).await?).await }).await?;
+                let socket = in_time(async { open_websocket(self.connect().await?).await }).await?;
                 self.talk(socket).await
             }
-            Way::Upgrade => self.talk(in_time(upgraded(address)).await?).await,
+            Way::Upgrade => self.talk(in_time(self.upgrade()).await?).await,
         }
+    }
+
+    async fn connect(&self) -> io::Result<Line> {
+        Line::connect_from(self.source, self.address).await
+    }
+
+    /// A polling session in the main namespace, its first packets read.
+    async fn join_polling(&self) -> io::Result<(Line, String)> {
+        let mut line = self.connect().await?;
+        let query = open_polling(&mut line).await?;
+        line.post(&query, "40").await?;
+        let mut packets = 0;
+        while packets < 2 {
+            packets += line.get(&query).await?.text().split('\u{1e}').count();
+        }
+        Ok((line, query))
+    }
+
+    async fn upgrade(&self) -> io::Result<WebSocket> {
+        let (_, query) = self.join_polling().await?;
+        let mut socket = WebSocket::open(self.connect().await?, &query.replace("polling", "websocket")).await?;
+        socket.send("2probe").await?;
+        if socket.text().await? != "3probe" {
+            return Err(io::Error::other("the probe was not answered"));
+        }
+        socket.send("5").await?;
+        Ok(socket)
     }
 
     fn is_leaving(&self, talk: &Talk) -> bool {
@@ -208,8 +255,8 @@ impl Client {
     }
 
     /// Polls on one line and posts on another.
-    async fn poll(&self, address: SocketAddr, polls: Line, query: &str) -> io::Result<()> {
-        let posts = Line::connect(address).await?;
+    async fn poll(&self, polls: Line, query: &str) -> io::Result<()> {
+        let posts = self.connect().await?;
         let talk = Mutex::default();
         let heard = Notify::new();
         tokio::try_join!(self.hear(polls, query, &talk, &heard), self.say(posts, query, &talk, &heard)).map(drop)
@@ -278,27 +325,4 @@ fn lost(talk: &Talk) -> io::Error {
 
 async fn in_time<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(PATIENCE, future).await.map_err(io::Error::other)?
-}
-
-/// A polling session in the main namespace, its first packets read.
-async fn poller(address: SocketAddr) -> io::Result<(Line, String)> {
-    let mut line = Line::connect(address).await?;
-    let query = open_polling(&mut line).await?;
-    line.post(&query, "40").await?;
-    let mut packets = 0;
-    while packets < 2 {
-        packets += line.get(&query).await?.text().split('\u{1e}').count();
-    }
-    Ok((line, query))
-}
-
-async fn upgraded(address: SocketAddr) -> io::Result<WebSocket> {
-    let (_, query) = poller(address).await?;
-    let mut socket = WebSocket::open(Line::connect(address).await?, &query.replace("polling", "websocket")).await?;
-    socket.send("2probe").await?;
-    if socket.text().await? != "3probe" {
-        return Err(io::Error::other("the probe was not answered"));
-    }
-    socket.send("5").await?;
-    Ok(socket)
 }

@@ -18,10 +18,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the example that echoes, on a core of its own if there is one.
-    pub fn start(core: Option<usize>, arguments: &[&str]) -> io::Result<Self> {
+    /// Starts the example that echoes.
+    pub fn start(place: &Place, arguments: &[&str]) -> io::Result<Self> {
         let program = std::env::current_exe()?.with_file_name("conformance");
-        let mut child = command(&Place { core, is_idle: false }, program).args(arguments).stdout(Stdio::piped()).spawn()?;
+        let mut child = command(place, program).args(arguments).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
         let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
@@ -34,7 +34,10 @@ impl Server {
         let mut line = Line::connect(self.address).await?;
         let page = line.ask("GET /metrics HTTP/1.1\r\nHost: load\r\n\r\n").await?;
         let samples = page.text().lines().filter(|line| !line.starts_with('#'));
-        Ok(samples.filter_map(|line| line.rsplit_once(' ')).filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
+        Ok(samples
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+            .collect())
     }
 
     pub fn descriptors(&self) -> io::Result<usize> {
@@ -44,7 +47,10 @@ impl Server {
     /// Bytes of memory that are resident.
     pub fn memory(&self) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        let kibibytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kibibytes.map(|kibibytes| kibibytes * 1024).ok_or_else(|| io::Error::other("no VmRSS"))
     }
 
@@ -52,7 +58,15 @@ impl Server {
     pub fn cpu(&self) -> io::Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // utime and stime, counted behind the name, which may hold anything; in hundredths of a second.
-        let ticks: u64 = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        let ticks: u64 = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse::<u64>().ok())
+            .sum();
         Ok(Duration::from_millis(ticks * 10))
     }
 }
@@ -65,10 +79,11 @@ impl Drop for Server {
 }
 
 /// Where a process runs.
+#[derive(Default)]
 pub struct Place {
     pub core: Option<usize>,
-    /// Whether it gives way to everybody else at once.
-    pub is_idle: bool,
+    /// Whether it goes before everybody else on that core.
+    pub is_first: bool,
 }
 
 /// A program with a bounded number of descriptors.
@@ -78,27 +93,39 @@ pub fn command(place: &Place, program: PathBuf) -> Command {
     if let Some(core) = place.core {
         command.args(["taskset", "-c", &core.to_string()]);
     }
-    if place.is_idle {
-        command.args(["chrt", "--idle", "0"]);
+    if place.is_first {
+        command.args(FIRST);
     }
     command.arg(program).stdin(Stdio::null());
     command
 }
 
+/// SCHED_FIFO: what else runs on the machine takes no time from it.
+const FIRST: [&str; 3] = ["chrt", "--fifo", "1"];
+
+/// Whether this user may put a process first.
+pub fn may_be_first() -> bool {
+    let [chrt, policy, priority] = FIRST;
+    Command::new(chrt).args([policy, priority, "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Puts this process there, and not those that it starts.
+pub fn move_self(place: &Place) {
+    let id = std::process::id().to_string();
+    let run = |program: &str, arguments: &[&str]| {
+        Command::new(program).args(arguments).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    assert!(place.core.is_none_or(|core| run("taskset", &["-cp", &core.to_string(), &id])), "taskset does not work");
+    assert!(!place.is_first || run("chrt", &["--reset-on-fork", "--fifo", "-p", "1", &id]), "chrt does not work");
+}
+
 /// The first two cores that this process may use, if there are two.
 pub fn two_cores() -> Option<[usize; 2]> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim().to_owned();
-    let mut cores = list.split(',').filter_map(|range| {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
+    let mut cores = list.split(',').flat_map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
+        first.parse().unwrap_or(0)..=last.parse().unwrap_or(0)
     });
-    let mut cores = cores.by_ref().flatten();
     Some([cores.next()?, cores.next()?])
-}
-
-/// Keeps this process on one core.
-pub fn pin_self(core: usize) {
-    let pinned = Command::new("taskset").args(["-cp", &core.to_string(), &std::process::id().to_string()]).stdout(Stdio::null()).status();
-    assert!(pinned.is_ok_and(|status| status.success()), "taskset does not work");
 }

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -31,6 +31,13 @@ impl Answer {
 impl Line {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         Ok(Self::of(TcpStream::connect(address).await?))
+    }
+
+    /// A connection of a client with an address of its own, as far as loopback goes.
+    pub async fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(source.into(), 0))?;
+        Ok(Self::of(socket.connect(address).await?))
     }
 
     /// A connection whose kernel takes little for a client that does not read.
@@ -101,7 +108,8 @@ impl Line {
         let head = std::str::from_utf8(self.unread.get(..end).unwrap_or_default()).map_err(io::Error::other)?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(ErrorKind::InvalidData)?;
         let length = head.lines().filter_map(|line| line.split_once(": "));
-        let length = length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).find_map(|(_, value)| value.parse().ok());
+        let length =
+            length.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).find_map(|(_, value)| value.parse().ok());
         let length: usize = length.unwrap_or(0);
         if self.unread.len() < end + 4 + length {
             return Ok(None);
@@ -155,7 +163,9 @@ impl WebSocket {
         let unread = &mut self.line.unread;
         let Some(&[first, second]) = unread.first_chunk() else { return Ok(None) };
         let (header, length) = match second {
-            126 => (4, unread.get(2..4).and_then(|length| length.try_into().ok()).map(|length| u16::from_be_bytes(length).into())),
+            126 => {
+                (4, unread.get(2..4).and_then(|length| length.try_into().ok()).map(|length| u16::from_be_bytes(length).into()))
+            }
             127 => (10, unread.get(2..10).and_then(|length| length.try_into().ok()).map(u64::from_be_bytes)),
             short => (2, Some(short.into())),
         };
