@@ -7,6 +7,7 @@ mod eio;
 mod input;
 mod session;
 mod sio;
+mod websocket;
 
 /// A target's name and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
@@ -23,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     ("session", session::session),
     ("event", sio::event),
     ("args", sio::args),
+    ("websocket", websocket::websocket),
     ("msgpack", sio::msgpack),
 ];
 
