@@ -4,6 +4,7 @@
 
 mod client;
 mod eio;
+mod http;
 mod input;
 mod session;
 mod sio;
@@ -24,6 +25,9 @@ pub const TARGETS: &[Target] = &[
     ("session", session::session),
     ("event", sio::event),
     ("args", sio::args),
+    ("forwarded", http::forwarded),
+    ("headers", http::headers),
+    ("jsonp", http::jsonp),
     ("websocket", websocket::websocket),
     ("msgpack", sio::msgpack),
 ];
