@@ -18,7 +18,7 @@ fn namespace(name: &str) -> Namespace {
         .on("broadcast", |socket: Socket, args: Args| socket.io().of(socket.namespace()).emit("broadcast", args))
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
     let io = SocketIo::builder()

@@ -24,7 +24,7 @@ impl Connection for Echo {
     fn closed(&self, _: &Arc<Session>, _: CloseReason) {}
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
     flags.serve("/engine.io/", Engine::builder(), Echo).await

@@ -1,4 +1,6 @@
 //! What the example servers share: their flags, and how they serve.
+//!
+//! They run on one thread, as the reference does: of two requests that a suite sends at once, the first is answered first.
 
 use clap::Parser;
 use serde::Deserialize;

@@ -14,7 +14,7 @@ struct Credentials {
     token: String,
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
     let main = Namespace::new("/").on("ask", async |socket: Socket, args: Args| -> HandlerResult {
