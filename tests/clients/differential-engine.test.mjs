@@ -571,6 +571,15 @@ script("the server discards clients", {}, async (server) => {
   await socket.frame();
 });
 
+script("the server discards a client that it is closing", {}, async (server) => {
+  const { sid, query } = await server.poller();
+  server.say({ c: "send", sid, text: "dropped" });
+  server.say({ c: "close", sid });
+  server.say({ c: "close", sid, discard: true });
+  await server.event("close");
+  await server.get(query);
+});
+
 script("the server closes a WebSocket, after what was sent", {}, async (server) => {
   const { sid, socket } = await server.framed();
   for (const text of ["a", "b", "c"]) server.say({ c: "send", sid, text });
