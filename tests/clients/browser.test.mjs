@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { chromium } from "playwright-core";
+import { launch } from "./lib/chromium.mjs";
 import { Nginx } from "./lib/nginx.mjs";
 import { Instance, REPOSITORY, freePorts, scratch } from "./lib/servers.mjs";
 import { DEADLINE, until } from "./lib/waiting.mjs";
@@ -30,14 +30,7 @@ after(async () => {
 });
 for (const instance of instances) await instance.start();
 await nginx.start();
-const home = scratch();
-browser = await chromium.launch({
-  // What it keeps for its user goes with the rest.
-  env: { ...process.env, HOME: home, XDG_CONFIG_HOME: home, XDG_CACHE_HOME: home },
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  // It may do nothing of its own: each connection is to be one of the page's.
-  args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
+browser = await launch();
 
 test("it polls first, upgrades, and shows who serves it", async (t) => {
   const page = await open(t, `${nginx.url}/page`);
