@@ -22,7 +22,11 @@ pub fn packet(data: &[u8]) {
             assert_eq!(message, Message::from(data));
             assert_eq!(Encoded::message(&message).payload(), text.as_bytes());
         }
-        _ => {}
+        Ok(packet) => {
+            let kinds = [(Packet::Close, '1'), (Packet::Upgrade, '5'), (Packet::Noop, '6')];
+            assert!(kinds.iter().any(|(kind, digit)| packet == *kind && text.starts_with(*digit)), "{packet:?}");
+        }
+        Err(_) => {}
     }
 }
 
