@@ -42,7 +42,9 @@ struct Run {
     client: Client<u32>,
     now: Instant,
     connect_by: Instant,
-    attempts: Vec<(ByteString, Attempt)>,
+    attempts: Vec<(ByteString, u32, Attempt)>,
+    /// The attempt that counts in a namespace.
+    current: BTreeMap<ByteString, u32>,
     /// The namespaces that the client is in, and the sockets that it has there.
     inside: BTreeMap<ByteString, u32>,
     /// Namespaces that it was ever sent out of: what it says there may mean nothing.
@@ -66,6 +68,7 @@ impl Run {
             now,
             connect_by,
             attempts: Vec::new(),
+            current: BTreeMap::new(),
             inside: BTreeMap::new(),
             sent_away: BTreeSet::new(),
             partial: None,
@@ -73,7 +76,7 @@ impl Run {
             came_in: false,
         };
         match run.client.handle_open() {
-            Some(Output::Connect { namespace, attempt, .. }) => run.attempts.push((namespace, attempt)),
+            Some(Output::Connect { namespace, attempt, .. }) => run.attempted(namespace, attempt),
             output => assert!(output.is_none() && version == Version::V4, "{output:?}"),
         }
         run
@@ -110,26 +113,28 @@ impl Run {
             7 => self.say(Said::Leave(name.into()), first(&[parser.disconnect(namespace)])),
             8 => self.say(Said::Anything, Message::from(input.text())),
             9 | 10 => {
-                if let Some((namespace, attempt)) = self.attempt(input)
-                    && self.client.join(attempt, number)
-                {
-                    self.came_in = true;
-                    assert_eq!(self.inside.insert(namespace, number), None, "in one namespace twice");
+                if let Some((namespace, is_current, attempt)) = self.attempt(input) {
+                    assert_eq!(self.client.join(attempt, number), is_current);
+                    if is_current {
+                        self.came_in = true;
+                        assert_eq!(self.inside.insert(namespace, number), None, "in one namespace twice");
+                    }
                 }
                 false
             }
             11 => {
-                if let Some((_, attempt)) = self.attempt(input) {
-                    self.client.refuse(attempt);
+                if let Some((_, is_current, attempt)) = self.attempt(input) {
+                    assert_eq!(self.client.refuse(attempt), is_current);
                 }
                 false
             }
             12 => {
-                let socket = self.inside.remove(name);
-                if socket.is_some() {
+                let own = self.inside.get(name).copied().filter(|_| input.below(2) == 0);
+                assert_eq!(self.client.leave(name, &own.unwrap_or(number)), own.is_some());
+                if own.is_some() {
+                    self.inside.remove(name);
                     self.sent_away.insert(name.into());
                 }
-                assert_eq!(self.client.leave(name, &socket.unwrap_or(number)), socket.is_some());
                 false
             }
             13 => {
@@ -145,9 +150,20 @@ impl Run {
         }
     }
 
-    fn attempt(&mut self, input: &mut Input<'_>) -> Option<(ByteString, Attempt)> {
+    fn attempted(&mut self, namespace: ByteString, attempt: Attempt) {
+        self.current.insert(namespace.clone(), self.next);
+        self.attempts.push((namespace, self.next, attempt));
+    }
+
+    /// One of the attempts, and whether no later one has replaced it.
+    fn attempt(&mut self, input: &mut Input<'_>) -> Option<(ByteString, bool, Attempt)> {
         let count = self.attempts.len();
-        (count > 0).then(|| self.attempts.remove(input.below(count)))
+        let (namespace, number, attempt) = (count > 0).then(|| self.attempts.remove(input.below(count)))?;
+        let is_current = self.current.get(&namespace) == Some(&number);
+        if is_current {
+            self.current.remove(&namespace);
+        }
+        Some((namespace, is_current, attempt))
     }
 
     /// `true` when the client has broken the protocol.
@@ -170,7 +186,7 @@ impl Run {
         match output {
             Some(Output::Connect { namespace, attempt, .. }) => {
                 assert!(!self.inside.contains_key(&namespace), "asked for twice");
-                self.attempts.push((namespace, attempt));
+                self.attempted(namespace, attempt);
             }
             Some(Output::TooManyNamespaces(_)) => assert_eq!(self.inside.len() + self.attempts.len(), MAX_NAMESPACES),
             Some(Output::Event { socket, args, .. } | Output::Ack { socket, args, .. }) => self.heard(socket, &args, expected),
@@ -240,7 +256,7 @@ impl Run {
         let mut expected: Vec<u32> = self.inside.into_values().collect();
         expected.sort_unstable();
         assert_eq!(left, expected);
-        for (_, attempt) in self.attempts {
+        for (.., attempt) in self.attempts {
             assert!(!self.client.join(attempt, self.next));
         }
         assert_eq!(self.client.joined().count(), 0);

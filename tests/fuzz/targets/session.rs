@@ -21,16 +21,17 @@ const REASONS: [CloseReason; 4] =
 pub fn session(data: &[u8]) {
     let mut input = Input::new(data);
     let mut run = Run::open(&mut input);
+    let talks = input.below(2) == 1;
     while let Some(byte) = input.byte() {
         let step = run.step(byte, &mut input);
-        run.session_step(step);
+        run.take(step);
         // The driver may be told several things before it looks.
         if byte & 0x80 == 0 {
             run.look();
         }
     }
     run.look();
-    run.fall_silent();
+    run.fall_silent(talks);
 }
 
 #[derive(Debug)]
@@ -132,7 +133,7 @@ impl Run {
         })
     }
 
-    fn session_step(&mut self, step: Step) {
+    fn take(&mut self, step: Step) {
         self.allowed += MAX_OUTPUTS;
         match step {
             Step::Packet(packet) => self.packet(packet),
@@ -250,16 +251,20 @@ impl Run {
         assert_eq!(self.candidates.0 - self.candidates.1, u32::from(self.session.is_probing()));
     }
 
-    /// From here on the client says nothing and the application reads nothing: the session ends by itself.
-    fn fall_silent(&mut self) {
+    /// From here on the application reads nothing, and the client says nothing, or talks and does not do its part of the heartbeat: the session ends.
+    fn fall_silent(&mut self, talks: bool) {
         let Timing { ping_interval, ping_timeout, upgrade_timeout } = self.timing;
-        // A round of the heartbeat, another one because nobody reads, and the last words.
-        let by = self.now + 2 * (ping_interval + ping_timeout) + CLOSE_TIMEOUT;
+        // A round of the heartbeat, another one because nobody reads, more time because the client talks, and the last words.
+        let by = self.now + 2 * ping_interval + 3 * ping_timeout + CLOSE_TIMEOUT;
         let mut steps = 8 + upgrade_timeout.as_millis() / NOOP_INTERVAL.as_millis();
         while let Some((at, why)) = self.session.poll_deadline() {
             self.now = self.now.max(at);
             assert!(self.now <= by, "{why:?} is waited for too long");
             steps = steps.checked_sub(1).expect("a session that is left alone ends soon");
+            // In protocol 3 to talk is to be alive.
+            if talks && self.version == Version::V4 {
+                self.take(Step::Packet(Packet::Message("and".into())));
+            }
             self.timeout(false);
             self.look();
         }
