@@ -10,9 +10,9 @@ const TRANSPORTS = { polling: ["polling"], websocket: ["websocket"], upgrade: ["
 
 /** Where a page has each client from, the server or a package of npm's, and what the server has to be told. */
 const CLIENTS = {
-  "socket.io.min.js": { served: "socket.io.min.js" },
-  "socket.io.esm.min.js": { served: "socket.io.esm.min.js", isModule: true },
-  "socket.io.msgpack.min.js": { served: "socket.io.msgpack.min.js", flags: ["--parser", "msgpack"] },
+  "socket.io.min.js": { served: "socket.io.min.js", recovers: true },
+  "socket.io.esm.min.js": { served: "socket.io.esm.min.js", isModule: true, recovers: true },
+  "socket.io.msgpack.min.js": { served: "socket.io.msgpack.min.js", flags: ["--parser", "msgpack"], recovers: true },
   "socket.io-client 3.1": { file: "node_modules/socket.io-client-3/dist/socket.io.min.js" },
   "socket.io-client 2.5": { file: "node_modules/socket.io-client-2/dist/socket.io.js", flags: ["--allow-eio3"] },
 };
@@ -26,7 +26,8 @@ for (const [title, client] of Object.entries(CLIENTS)) {
     const servers = {};
     before(async () => {
       const first = await freePorts(2);
-      servers.conformance = await new Example(folder, "conformance", first, client.flags).start();
+      const flags = [...(client.flags ?? []), ...(client.recovers ? ["--recovery", "120000"] : [])];
+      servers.conformance = await new Example(folder, "conformance", first, flags).start();
       servers.features = await new Example(folder, "features", first + 1, client.flags).start();
     });
     after(() => Promise.all(Object.values(servers).map((server) => server.stop())));
@@ -92,6 +93,23 @@ function cases(client, servers, name, transports) {
     }, servers.features.url);
     assert.deepEqual(answer, ["why?", [4, 5]]);
   });
+
+  if (client.recovers) {
+    test("it comes back as who it was when its line broke, and hears what it missed", async () => {
+      const { recovered, isSame, missed } = await evaluate(page, async () => {
+        const other = await connect();
+        const { id } = socket;
+        const back = heard(socket, "connect");
+        const missed = heard(socket, "broadcast");
+        socket.io.engine.close();
+        other.emit("broadcast", "missed", Uint8Array.of(6).buffer);
+        await back;
+        const [text, bytes] = await missed;
+        return { recovered: socket.recovered, isSame: socket.id === id, missed: [text, numbers(bytes)] };
+      });
+      assert.deepEqual({ recovered, isSame, missed }, { recovered: true, isSame: true, missed: ["missed", [6]] });
+    });
+  }
 
   test("it comes back by itself after the server restarts", async () => {
     const before = await evaluate(page, () => {

@@ -14,9 +14,10 @@ const TRANSPORTS = { polling: ["polling"], websocket: ["websocket"], upgrade: ["
 
 /** What each client needs of the server, and what it has to be told; the cases below are the same for all of them. */
 const CLIENTS = {
-  "socket.io-client 4.8": { io },
+  "socket.io-client 4.8": { io, recovers: true },
   "socket.io-client 4.8 with msgpack": {
     io,
+    recovers: true,
     options: { parser: msgpack },
     flags: ["--parser", "msgpack"],
     settings: ["socketio.parser=msgpack"],
@@ -40,6 +41,20 @@ for (const [title, client] of Object.entries(CLIENTS)) {
   });
 }
 
+// Servers of their own: with recovery each event has an argument more, its place in what was sent.
+for (const [title, client] of Object.entries(CLIENTS).filter(([, { recovers }]) => recovers)) {
+  describe(`${title}, with recovery`, () => {
+    const place = {};
+    before(async () => Object.assign(place, await startApplications({ flags: [...(client.flags ?? []), "--recovery", "120000"], settings: client.settings })));
+    after(() => place.stop());
+    for (const way of ["direct", "nginx"]) {
+      for (const [name, transports] of Object.entries(TRANSPORTS)) {
+        describe(`${way}, ${name}`, () => recovery(client, place, way, name, transports));
+      }
+    }
+  });
+}
+
 describe("engine.io-client 6.6", () => {
   const place = {};
   before(async () => Object.assign(place, await startApplications()));
@@ -49,25 +64,7 @@ describe("engine.io-client 6.6", () => {
 });
 
 function socketIo(client, place, way, name, transports) {
-  const connect = (t, application, { namespace = "/", ...options } = {}) => {
-    const given = { transports, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...client.options, ...options };
-    const socket = client.io(place.urls[way][application] + namespace, given);
-    t.after(() => {
-      // All namespaces of it, and for good.
-      socket.io.reconnection(false);
-      socket.io.engine?.close();
-      socket.disconnect();
-    });
-    return socket;
-  };
-  // With both transports, what a test is about happens on the WebSocket; the upgrade itself has a test of its own.
-  const connected = async (t, application, options) => {
-    const socket = connect(t, application, options);
-    await event(socket, "connect");
-    if (name === "upgrade") await upgraded(socket);
-    return socket;
-  };
-
+  const { connect, connected } = connecting(client, place, way, name, transports);
   const credentials = (auth) => (client.isOld ? { query: auth } : { auth });
   const refusal = async (socket) => (await event(socket, client.isOld ? "error" : "connect_error"))[0];
   const acknowledged = (socket, ...args) =>
@@ -245,6 +242,83 @@ function socketIo(client, place, way, name, transports) {
       assert.deepEqual(seen, Array.from({ length: count }, (_, n) => n + 1));
     });
   }
+}
+
+function recovery(client, place, way, name, transports) {
+  const { connected } = connecting(client, place, way, name, transports);
+
+  for (const [end, cut] of Object.entries({ "closed": (engine) => engine.close(), "cut off": cutOff })) {
+    test(`a client whose line was ${end} comes back as who it was and hears what it missed, more than once`, async (t) => {
+      const socket = await connected(t, "conformance", { namespace: "/custom" });
+      const other = await connected(t, "conformance", { namespace: "/custom" });
+      const heard = [];
+      socket.on("broadcast", (...args) => heard.push(args.slice(0, 2)));
+      const { id } = socket;
+      const expected = [];
+      for (let round = 0; round < 3; round++) {
+        const gone = event(socket, "disconnect");
+        cut(socket.io.engine);
+        await gone;
+        const back = event(socket, "connect");
+        for (const n of [1, 2, 3]) {
+          const args = [`${round}.${n}`, Buffer.of(round, n)];
+          other.emit("broadcast", ...args);
+          expected.push(args);
+        }
+        socket.emit("message", "said without a line", round);
+        const answer = event(socket, "message-back");
+        await back;
+        assert.equal(socket.recovered, true);
+        assert.equal(socket.id, id);
+        assert.deepEqual((await answer).slice(0, 2), ["said without a line", round]);
+        await until(() => `${heard.length} of ${expected.length} broadcasts`, () => heard.length >= expected.length);
+        assert.deepEqual(heard, expected);
+        if (name === "upgrade") await upgraded(socket);
+      }
+    });
+  }
+
+  test("after a restart nobody is who they were", async (t) => {
+    const socket = await connected(t, "restarted", { namespace: "/custom" });
+    const { id } = socket;
+    const gone = event(socket, "disconnect");
+    const back = event(socket, "connect", 30_000);
+    await place.servers.restarted.restart();
+    await gone;
+    await back;
+    assert.equal(socket.recovered, false);
+    assert.notEqual(socket.id, id);
+  });
+}
+
+/** Ends a line without a word: a poll stays where it is, and the server does not know better. */
+function cutOff({ transport }) {
+  if (transport.ws) return transport.ws.terminate();
+  transport.doClose = () => {};
+  transport.onError("cut off");
+}
+
+/** How a case comes to sockets, which end with it. */
+function connecting(client, place, way, name, transports) {
+  const connect = (t, application, { namespace = "/", ...options } = {}) => {
+    const given = { transports, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200, ...client.options, ...options };
+    const socket = client.io(place.urls[way][application] + namespace, given);
+    t.after(() => {
+      // All namespaces of it, and for good.
+      socket.io.reconnection(false);
+      socket.io.engine?.close();
+      socket.disconnect();
+    });
+    return socket;
+  };
+  // With both transports, what a test is about happens on the WebSocket; the upgrade itself has a test of its own.
+  const connected = async (t, application, options) => {
+    const socket = connect(t, application, options);
+    await event(socket, "connect");
+    if (name === "upgrade") await upgraded(socket);
+    return socket;
+  };
+  return { connect, connected };
 }
 
 function engineIo(place, transports) {

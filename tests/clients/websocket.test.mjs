@@ -7,11 +7,12 @@ import { Example, freePorts, scratch } from "./lib/servers.mjs";
 import { event, until } from "./lib/waiting.mjs";
 
 const folder = scratch();
-const first = await freePorts(3);
+const first = await freePorts(4);
 const echo = new Example(folder, "echo", first);
 const hasty = new Example(folder, "echo", first + 1, ["--ping-interval", "100", "--ping-timeout", "100"]);
 const conformance = new Example(folder, "conformance", first + 2);
-const servers = [echo, hasty, conformance];
+const recovering = new Example(folder, "conformance", first + 3, ["--recovery", "120000"]);
+const servers = [echo, hasty, conformance, recovering];
 after(() => Promise.all(servers.map((server) => server.stop())));
 for (const server of servers) await server.start();
 
@@ -83,6 +84,34 @@ test("it speaks Socket.IO: a namespace, events, bytes and acknowledgements", asy
   line.send("41/custom,");
   line.send('421["message-with-ack"]');
   assert.equal(await line.next(), "431[]");
+});
+
+test("it comes back as who it was, by its pid and the last offset, and hears what it missed", async (t) => {
+  const url = `${recovering.url}/socket.io/`;
+  const join = async (line) => {
+    line.send("40");
+    const welcome = JSON.parse((await line.next()).slice(2));
+    assert.deepEqual(Object.keys(welcome), ["sid", "pid"]);
+    const [, , offset] = JSON.parse((await line.next()).slice(2));
+    return { ...welcome, offset };
+  };
+  const line = await open(t, url);
+  const { sid, pid, offset } = await join(line);
+  const other = await open(t, url);
+  await join(other);
+  line.socket.terminate();
+  other.send('42["broadcast","missed"]');
+  other.send('451-["broadcast",{"_placeholder":true,"num":0}]');
+  other.send(Buffer.of(1, 2));
+  for (let frames = 0; frames < 3; frames++) await other.next();
+
+  const again = await open(t, url);
+  again.send(`40${JSON.stringify({ pid, offset })}`);
+  const missed = await again.next();
+  assert.match(missed, /^42\["broadcast","missed","[^"]+"\]$/);
+  assert.match(await again.next(), /^451-\["broadcast",\{"_placeholder":true,"num":0\},"[^"]+"\]$/);
+  assert.deepEqual(await again.next(), Buffer.of(1, 2));
+  assert.equal(await again.next(), `40${JSON.stringify({ sid, pid })}`);
 });
 
 test("it comes back as somebody else after the server restarted", async (t) => {
