@@ -15,8 +15,9 @@ use pipe::{Pipe, commands, object, put, put_some};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
+use stickyport::engine::{Application, Connection, Session};
 use stickyport::http::client_address::Networks;
 use stickyport::hub::{
     AckError, AdapterError, Args, Broadcast, BroadcastReply, CloseReason, ConnectError, DisconnectReason, EmitError, Event,
@@ -50,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .engine()
         .options(config.opts.engine("/socket.io/"))
         .hooks(hooks(&shared.pipe, &config.opts, asked))
-        .build(Arc::new(io.clone()));
+        .build(Arc::new(Noted { io: io.clone(), shared: Arc::clone(&shared) }));
     let listeners = listen(config.port)?;
     let port = listeners.own_port().expect("just bound");
     let shutdown = Shutdown::new();
@@ -88,6 +89,23 @@ fn asked(request: &Parts) -> Map<String, Value> {
     object! { url: request.uri.to_string(), headers: headers(&request.headers) }
 }
 
+/// The hub, and a note of each session: some are in no namespace.
+struct Noted {
+    io: SocketIo,
+    shared: Arc<Shared>,
+}
+
+impl Application for Noted {
+    fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection> {
+        {
+            let sessions = &mut self.shared.known().sessions;
+            sessions.retain(|session| session.strong_count() > 0);
+            sessions.push(Arc::downgrade(session));
+        }
+        self.io.opened(session)
+    }
+}
+
 /// What the handlers share.
 #[derive(Default)]
 struct Shared {
@@ -97,6 +115,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Known {
+    /// In the order in which they were opened.
+    sessions: Vec<Weak<Session>>,
     sockets: HashMap<Name, Socket>,
     /// Those that a middleware decides on.
     held: HashMap<Name, Socket>,
@@ -379,9 +399,9 @@ fn obey(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
             }
         }
         "engineClose" => {
-            let sockets: Vec<_> = shared.known().sockets.values().cloned().collect();
-            for socket in sockets {
-                socket.session().discard(CloseReason::ForcedClose);
+            let sessions = std::mem::take(&mut shared.known().sessions);
+            for session in sessions.iter().filter_map(Weak::upgrade) {
+                session.discard(CloseReason::ForcedClose);
             }
         }
         unknown => tracing::error!(unknown, "not a command"),
@@ -462,7 +482,7 @@ fn emit(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
     let flags = Flags::of(&command["flags"]);
     let Some(socket) = shared.socket(command) else {
         if !wants_ack {
-            emit_to_gone(io, command, &event, args);
+            emit_to_gone(io, shared, command, &event, args);
         }
         return;
     };
@@ -475,7 +495,7 @@ fn emit(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
     }
     if !wants_ack {
         match emitter.emit(&event, &args) {
-            Err(EmitError::Disconnected) => emit_to_gone(io, command, &event, args),
+            Err(EmitError::Disconnected) => emit_to_gone(io, shared, command, &event, args),
             Err(error) => tracing::error!(%error, event, "not sent"),
             Ok(()) => {}
         }
@@ -504,9 +524,8 @@ fn emit(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
 }
 
 /// What is sent to a socket that has gone only matters to connection state recovery.
-fn emit_to_gone(io: &SocketIo, command: &Value, event: &str, args: Args) {
-    let (namespace, id) = named(command);
-    if let Err(error) = io.of(&namespace).to(id).emit(event, args) {
+fn emit_to_gone(io: &SocketIo, shared: &Arc<Shared>, command: &Value, event: &str, args: Args) {
+    if let Err(error) = io.of(&open(io, shared, &command["nsp"])).to(named(command).1).emit(event, args) {
         tracing::error!(%error, event, "not sent");
     }
 }
