@@ -85,13 +85,13 @@ impl Outbox {
         self.packets.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Bytes that what waits takes, places included.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     pub(super) fn push(&mut self, packet: Encoded) {
-        self.bytes += packet.len();
+        self.bytes += packet.weight();
         self.packets.push_back(packet);
     }
 
@@ -133,7 +133,7 @@ impl Outbox {
             let left = marks.left + self.packets.len();
             marks.waiting.retain(|(due, _)| *due <= left);
         }
-        self.bytes = self.packets.front().map_or(0, |packet| packet.len() - self.sent);
+        self.bytes = self.packets.front().map_or(0, |packet| packet.weight() - self.sent);
     }
 
     /// All that waits, as one polling payload.
@@ -185,7 +185,7 @@ impl Outbox {
                 return;
             }
             written -= left;
-            self.bytes -= left;
+            self.bytes -= packet.weight() - self.sent;
             self.sent = 0;
             self.packets.pop_front();
             self.count_left(1);
@@ -210,7 +210,7 @@ mod tests {
                 expected.extend_from_slice(&packet.websocket().concat());
                 outbox.push(packet);
             }
-            prop_assert_eq!(outbox.bytes(), expected.len());
+            prop_assert_eq!(outbox.bytes(), expected.len() + lengths.len() * size_of::<Encoded>());
             let mut left = Vec::new();
             let mut steps = steps.into_iter().cycle();
             while !outbox.is_empty() {
@@ -225,7 +225,7 @@ mod tests {
                     Ok(bytes.len())
                 });
                 prop_assert!(written.is_ok() || !outbox.is_empty());
-                prop_assert_eq!(outbox.bytes(), expected.len() - left.len());
+                prop_assert_eq!(outbox.bytes(), expected.len() - left.len() + outbox.packets.len() * size_of::<Encoded>());
             }
             prop_assert_eq!(left, expected);
         }

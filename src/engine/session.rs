@@ -497,7 +497,7 @@ impl Session {
     }
 
     fn queue_all(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
-        let size: usize = packets.iter().map(Encoded::len).sum();
+        let size: usize = packets.iter().map(Encoded::weight).sum();
         let waiting = state.outbox.bytes();
         let is_full = waiting > 0 && waiting + size > self.limits().outbox_bytes;
         let total = usize::try_from(self.metrics().outbound_bytes.get()).unwrap_or(0);

@@ -594,7 +594,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 fn weight(packets: &[Encoded]) -> usize {
-    packets.iter().map(|packet| size_of::<Encoded>() + packet.len()).sum()
+    packets.iter().map(Encoded::weight).sum()
 }
 
 fn weigh_room(room: &Room) -> usize {

@@ -67,6 +67,21 @@ async fn a_client_that_reads_nothing_is_closed_and_its_memory_comes_back() {
 }
 
 #[tokio::test]
+async fn small_packets_count_with_the_memory_that_they_take() {
+    let server = TestServer::start(|setup| {
+        setup.options.allow_eio3 = true;
+        setup.limits.outbox_bytes = 100_000;
+    });
+    let open = server.get("EIO=3&transport=polling").await;
+    let sid = open.text().split('"').nth(3).expect("a sid").to_owned();
+    server.opened().await;
+    // Ten thousand pongs of three bytes, each in a place of its own.
+    assert_eq!(server.post(&format!("EIO=3&transport=polling&sid={sid}"), "1:2".repeat(10_000)).await.text(), "ok");
+    assert_eq!(server.closed().await, CloseReason::TransportError);
+    assert_eq!((server.metrics().limit_outbox.get(), server.metrics().outbound_bytes.get()), (1, 0));
+}
+
+#[tokio::test]
 async fn volatile_messages_are_dropped_before_the_reader_is_slow() {
     let server = TestServer::start(|_| {});
     let (session, _) = server.poller().await;

@@ -141,10 +141,15 @@ impl Encoded {
         self.binary
     }
 
-    /// Bytes that it occupies in an outbox.
+    /// Bytes of the whole frame.
     pub fn len(&self) -> usize {
         let [head, frame] = self.websocket();
         head.len() + frame.len()
+    }
+
+    /// Bytes that it takes while it waits: of a small packet most is its place in line.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.len()
     }
 
     /// Never: even an empty packet has a frame header.
