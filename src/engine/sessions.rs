@@ -314,12 +314,13 @@ impl Engine {
         // In line before the application can send, and sent after it was told: so nobody hears of a session that the application does not know.
         let greeting = self.greeting(&session);
         session.queue(&mut session.lock(), &greeting).expect("nothing waits yet");
-        let is_started = self.start(&session, admission).is_ok();
-        session.flush(&mut session.lock());
-        if is_started {
-            self.metrics.sessions_websocket.inc();
-            self.tasks.spawn(driver::drive(session, Some(socket)));
+        if self.start(&session, admission).is_err() {
+            // The sid is another session's, and no business of this client's.
+            return session.drop_backlog(&mut session.lock());
         }
+        session.flush(&mut session.lock());
+        self.metrics.sessions_websocket.inc();
+        self.tasks.spawn(driver::drive(session, Some(socket)));
     }
 
     /// Runs a WebSocket that asks to take a polling session over.

@@ -3,7 +3,7 @@
 use crate::support::{TestServer, websocket_request};
 use axum::Router;
 use axum::routing::get;
-use stickyport::engine::{BadRequest, Hooks, TransportKind, Version};
+use stickyport::engine::{BadRequest, CloseReason, Hooks, TransportKind, Version};
 use stickyport::http::options::Cors;
 use tokio::sync::mpsc;
 
@@ -284,6 +284,17 @@ async fn one_sid_for_two_handshakes_at_once_is_given_to_one() {
     let mut statuses = [one.status, two.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 400]);
-    server.opened().await;
+    let session = server.opened().await;
     assert_eq!(server.metrics().sessions.get(), 1);
+    session.discard(CloseReason::ForcedClose);
+    server.closed().await;
+
+    let (one, two) = tokio::join!(server.upgrade("EIO=4&transport=websocket"), server.upgrade("EIO=4&transport=websocket"));
+    server.opened().await.close(CloseReason::ForcedClose);
+    let mut told = 0;
+    for socket in [one, two] {
+        // The other one's sid is a credential.
+        told += usize::from(!socket.expect("upgraded").http.rest().await.is_empty());
+    }
+    assert_eq!((told, server.metrics().outbound_bytes.get()), (1, 0));
 }

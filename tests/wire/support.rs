@@ -350,15 +350,21 @@ impl Http {
 
     /// The status of an answer, or `None` when the connection is reset before it can be read.
     pub async fn status_or_end(&mut self) -> Option<u16> {
-        while self.more().await {}
-        let head = String::from_utf8_lossy(&self.unread);
+        let rest = self.rest().await;
+        let head = String::from_utf8_lossy(&rest);
         head.split(' ').nth(1).and_then(|status| status.parse().ok())
     }
 
     /// Whether the server has closed; what it sent before is dropped.
     pub async fn is_ended(&mut self) -> bool {
-        while self.more().await {}
+        self.rest().await;
         true
+    }
+
+    /// What comes until the server closes.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        while self.more().await {}
+        std::mem::take(&mut self.unread)
     }
 }
 
