@@ -272,7 +272,16 @@ impl Session {
 
     /// A packet came over the session's transport.
     pub(super) fn receive(self: &Arc<Self>, packet: Packet) {
-        self.lock().machine.handle_packet(packet, Instant::now().into_std());
+        let mut state = self.lock();
+        let at = |state: &State| state.machine.poll_deadline().map(|(at, _)| at);
+        let before = at(&state);
+        state.machine.handle_packet(packet, Instant::now().into_std());
+        let is_earlier = at(&state) < before;
+        drop(state);
+        if is_earlier {
+            // After a pong that came by POST the loop still sleeps until it would have been too late.
+            self.wake.notify_one();
+        }
         self.run();
     }
 

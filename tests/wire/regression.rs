@@ -92,6 +92,21 @@ async fn a_poll_that_ends_after_the_upgrade_does_not_end_the_session() {
     assert!(session.is_open(), "by one that was routed just before");
 }
 
+/// A pong that came by POST woke nobody, and the next ping came when the pong would have been too late instead of an interval after it.
+#[tokio::test]
+async fn the_next_ping_of_a_polling_client_comes_an_interval_after_its_pong() {
+    let server = TestServer::start(|setup| {
+        setup.options.ping_interval = Duration::from_millis(50);
+        setup.options.ping_timeout = Duration::from_secs(3600);
+    });
+    let (_session, query) = server.poller().await;
+    for _ in 0..2 {
+        let ping = timeout(SOON, server.get(&query)).await.expect("a ping");
+        assert_eq!(ping.text(), "2");
+        server.post(&query, "3").await;
+    }
+}
+
 /// The loop of a session that was closed while it moved to WebSocket was over before it was given the socket, which then stayed open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_closed_in_the_middle_of_its_upgrade_closes_its_socket() {
