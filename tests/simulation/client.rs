@@ -1,0 +1,728 @@
+//! A client: it comes, connects to namespaces, says and hears things, moves to WebSocket, and leaves; and at any step something may go wrong.
+
+use crate::application::{NAMESPACES, paint};
+use crate::chance::Chance;
+use crate::faults::Cut;
+use crate::line::Line;
+use crate::requests::{self, Got, Manner, Posted, Request};
+use crate::wire::{self, Frame, Packet, Said};
+use crate::world::World;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use stickyport::engine::CloseReason;
+use stickyport::engine::TransportKind::{Polling, WebSocket};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// The longest that a client thinks between two steps.
+const THOUGHT: Duration = Duration::from_millis(1_500);
+
+/// Comes a few times.
+pub async fn live(world: Arc<World>, number: u64, mut chance: Chance) {
+    sleep(chance.up_to(world.plan.span)).await;
+    for life in 0..1 + chance.below(2) {
+        let name = format!("c{number}.{life}");
+        let Some(visit) = Visit::open(&world, name, chance.fork()).await else { return };
+        visit.run().await;
+        sleep(chance.up_to(2 * THOUGHT)).await;
+    }
+}
+
+/// One session, as its client sees it.
+pub struct Visit {
+    pub world: Arc<World>,
+    pub name: String,
+    pub sid: String,
+    pub chance: Chance,
+    pub get: Option<Request<Got>>,
+    pub post: Option<Request<Posted>>,
+    /// The WebSocket, once the session has moved to it.
+    pub line: Option<Line>,
+    pub candidate: Option<Candidate>,
+    /// What waits to be sent, in order.
+    pub out: VecDeque<Out>,
+    /// What the POST under way brings: voices, and how much they have said.
+    posting: Vec<(usize, u64)>,
+    places: Vec<Place>,
+    /// A packet whose attachments are not all there.
+    partial: Option<(Said, Vec<Vec<u8>>)>,
+    pub steps: u64,
+    act_at: Instant,
+    /// It neither reads nor begins anything before this.
+    pub stalled_until: Instant,
+    /// The last moment for the next ping.
+    pub ping_by: Instant,
+    /// The last moment for all that is owed to it, once it has nothing more to say.
+    settle_by: Option<Instant>,
+    is_leaving: bool,
+    /// Nothing can be expected of its session any more.
+    pub is_troubled: bool,
+    pub is_over: bool,
+}
+
+/// A packet to be sent; behind it so much is said by a voice.
+pub struct Out {
+    pub packet: Packet,
+    pub says: Option<(usize, u64)>,
+}
+
+/// A WebSocket that is to take the session over.
+pub struct Candidate {
+    pub line: Line,
+    pub step: Step,
+    /// The next packet may be sent.
+    pub go_at: Instant,
+    /// Where it is to break, and how.
+    pub cut: Option<(Step, Cut)>,
+    pub is_cut: bool,
+    /// It sends `5` without waiting for its GET.
+    is_hasty: bool,
+}
+
+/// How far an upgrade has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Opening,
+    Probing,
+    /// Polling pauses.
+    Pausing,
+    Upgrading,
+}
+
+/// A namespace.
+struct Place {
+    namespace: &'static str,
+    state: State,
+    voice: usize,
+    next_ack: u64,
+    /// What is to be acknowledged: ids, and the numbers of what was said.
+    awaited: BTreeMap<u64, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Out,
+    Asking,
+    In(String),
+}
+
+impl Visit {
+    async fn open(world: &Arc<World>, name: String, mut chance: Chance) -> Option<Self> {
+        let lag = world.plan.lag;
+        let over = if chance.one_in(3) { WebSocket } else { Polling };
+        let capacity = chance.pick(&[256, 4_096, 65_536]);
+        sleep(chance.up_to(lag)).await;
+        let opened = requests::open(world, &name, over, capacity).await;
+        let Some(opened) = opened else {
+            world.ledger.note(format_args!("{name}: refused"));
+            return None;
+        };
+        let now = Instant::now();
+        let mut visit = Self {
+            world: Arc::clone(world),
+            name,
+            sid: String::new(),
+            get: None,
+            post: None,
+            line: None,
+            candidate: None,
+            out: VecDeque::new(),
+            posting: Vec::new(),
+            places: Vec::new(),
+            partial: None,
+            steps: chance.below(16),
+            act_at: now,
+            stalled_until: now,
+            ping_by: now,
+            settle_by: None,
+            is_leaving: false,
+            is_troubled: false,
+            is_over: false,
+            chance,
+        };
+        match opened {
+            Ok(body) => {
+                sleep(visit.lag()).await;
+                visit.receive_all(wire::packets(&body));
+            }
+            Err(end) => visit.line = Some(Line::new(end, lag)),
+        }
+        visit.expect_ping();
+        Some(visit)
+    }
+
+    /// Lives from event to event until it is over.
+    ///
+    /// Its waits: `get` and `post` for their answers, `line` and `candidate` for bytes or for room, `sleep` for its own next step.
+    async fn run(mut self) {
+        while !self.is_over {
+            let wake = self.begin();
+            let is_stalled = self.is_stalled();
+            tokio::select! {
+                biased;
+                got = answer(&mut self.get) => self.got(got),
+                posted = answer(&mut self.post) => self.posted(posted),
+                () = stir(self.line.as_ref()), if !is_stalled => self.go_on(),
+                () = stir(self.candidate.as_ref().map(|candidate| &candidate.line)), if !is_stalled => self.go_on_with_candidate(),
+                () = sleep_until(wake) => self.step(),
+            }
+        }
+        self.note(format_args!("over"));
+    }
+
+    pub fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.world.ledger.note(format_args!("{}: {what}", self.name));
+    }
+
+    pub fn check(&self, holds: bool, promise: std::fmt::Arguments<'_>) {
+        self.world.ledger.lock().check(holds, format_args!("{}: {promise}", self.name));
+    }
+
+    pub fn lag(&mut self) -> Duration {
+        if self.chance.one_in(3) { self.chance.up_to(self.world.plan.lag) } else { Duration::ZERO }
+    }
+
+    pub fn is_polling(&self) -> bool {
+        self.line.is_none()
+    }
+
+    fn is_stalled(&self) -> bool {
+        Instant::now() < self.stalled_until
+    }
+
+    /// Time in which a server that is well does what it has to.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20) + self.world.plan.slack()
+    }
+
+    fn expect_ping(&mut self) {
+        self.ping_by = self.stalled_until.max(Instant::now()) + self.world.plan.options.ping_interval + self.world.plan.slack();
+    }
+
+    // --- what it begins ---
+
+    /// Begins the requests that can be begun; when to act next, if nothing happens before.
+    fn begin(&mut self) -> Instant {
+        if self.is_stalled() {
+            return self.stalled_until;
+        }
+        if self.is_polling() && !self.is_pausing() {
+            if self.get.is_none() && !self.is_leaving {
+                let (there, back) = (self.lag(), self.lag());
+                self.get = Some(requests::get(&self.world, &self.sid, there, back));
+            }
+            if self.post.is_none() && !self.out.is_empty() {
+                self.post();
+            }
+        }
+        if let Some(line) = &mut self.line {
+            // What the last GET brings comes before what the WebSocket does.
+            line.is_deaf = self.get.is_some();
+        }
+        let candidate = self.candidate.as_ref().filter(|candidate| !candidate.is_cut).map(|candidate| candidate.go_at);
+        let next = [Some(self.act_at), candidate, (!self.is_troubled).then_some(self.ping_by)];
+        next.into_iter().flatten().min().expect("one of them")
+    }
+
+    fn post(&mut self) {
+        let limit = self.world.plan.options.max_payload;
+        let (body, count) = wire::payload(self.out.iter().map(|out| &out.packet), limit);
+        self.posting = self.out.drain(..count).filter_map(|out| out.says).collect();
+        self.note(format_args!("POST of {count}"));
+        let (there, back) = (self.lag(), self.lag());
+        self.post = Some(requests::post(&self.world, &self.sid, body, Manner::Whole, there, back));
+    }
+
+    fn is_pausing(&self) -> bool {
+        self.candidate.as_ref().is_some_and(|candidate| candidate.step == Step::Pausing && !candidate.is_cut)
+    }
+
+    pub fn send(&mut self, packet: Packet) {
+        self.send_saying(packet, None);
+    }
+
+    fn send_saying(&mut self, packet: Packet, says: Option<(usize, u64)>) {
+        match &mut self.line {
+            Some(line) => line.push(&packet.frame()),
+            None => self.out.push_back(Out { packet, says }),
+        }
+    }
+
+    // --- what comes ---
+
+    fn got(&mut self, got: Got) {
+        self.get = None;
+        match got {
+            Got::Payload(body) => {
+                self.note(format_args!("GET brings {}", body.len()));
+                self.receive_all(wire::packets(&body));
+            }
+            // One that was on its way when the session moved on.
+            Got::Refused if !self.is_polling() => {}
+            Got::Refused => self.sent_away("its GET is refused"),
+        }
+    }
+
+    fn posted(&mut self, posted: Posted) {
+        self.post = None;
+        let posting = std::mem::take(&mut self.posting);
+        match posted {
+            Posted::Open => {
+                let mut books = self.world.ledger.lock();
+                posting.into_iter().for_each(|(voice, said)| books.landed(voice, said));
+            }
+            Posted::Over if self.is_leaving => self.left(),
+            Posted::Over => {}
+            Posted::Refused => self.sent_away("its POST is refused"),
+        }
+    }
+
+    fn go_on(&mut self) {
+        let Some(line) = self.line.as_mut() else { return };
+        let read = line.go_on(&mut self.chance);
+        for frame in read.frames {
+            match frame {
+                Frame::Packet(packet) => self.receive(packet),
+                Frame::Close => self.closed_by_server(),
+                Frame::Pong => {}
+            }
+        }
+        if read.is_over && !self.is_over {
+            self.closed_by_server();
+        }
+    }
+
+    fn closed_by_server(&mut self) {
+        if self.is_leaving { self.left() } else { self.sent_away("its WebSocket is closed") }
+    }
+
+    fn receive_all(&mut self, packets: Vec<Packet>) {
+        for packet in packets {
+            self.check(!self.is_over, format_args!("nothing comes behind the end"));
+            self.receive(packet);
+        }
+    }
+
+    fn receive(&mut self, packet: Packet) {
+        let text = match packet {
+            Packet::Binary(bytes) => return self.receive_attachment(bytes),
+            Packet::Text(text) => text,
+        };
+        let (kind, rest) = text.split_at(1);
+        match kind {
+            "0" => {
+                let open: serde_json::Value = serde_json::from_str(rest).expect("JSON");
+                self.sid = open["sid"].as_str().expect("a sid").to_owned();
+                self.note(format_args!("open"));
+                self.ask("/");
+            }
+            // The parting word to a GET that was parked while the session moved on.
+            "1" if !self.is_polling() => {}
+            "1" => self.sent_away("it is told so"),
+            "2" => {
+                self.expect_ping();
+                self.send(Packet::text("3"));
+            }
+            "4" => self.receive_message(rest),
+            "6" => {}
+            other => self.check(false, format_args!("a server sends no {other}")),
+        }
+    }
+
+    fn receive_message(&mut self, text: &str) {
+        self.check(self.partial.is_none(), format_args!("nothing comes between a packet and its attachments"));
+        let said = Said::parse(text);
+        if said.attachments > 0 {
+            self.partial = Some((said, Vec::new()));
+        } else {
+            self.hear(said, Vec::new());
+        }
+    }
+
+    fn receive_attachment(&mut self, bytes: Vec<u8>) {
+        let Some((said, mut attachments)) = self.partial.take() else {
+            return self.check(false, format_args!("bytes belong to a packet"));
+        };
+        attachments.push(bytes);
+        if attachments.len() == said.attachments {
+            self.hear(said, attachments);
+        } else {
+            self.partial = Some((said, attachments));
+        }
+    }
+
+    /// A Socket.IO packet is whole.
+    fn hear(&mut self, said: Said, attachments: Vec<Vec<u8>>) {
+        let Some(at) = self.places.iter().position(|place| place.namespace == said.namespace) else {
+            return self.check(self.is_troubled, format_args!("{} is not asked for", said.namespace));
+        };
+        let state = self.places[at].state.clone();
+        match (said.kind, state) {
+            ('0', State::Asking) => {
+                let id = said.data["sid"].as_str().expect("an id").to_owned();
+                self.note(format_args!("in {}", said.namespace));
+                self.places[at].state = State::In(id);
+            }
+            ('4', State::Asking) => {
+                let may_be = said.namespace == "/asked";
+                self.check(may_be, format_args!("{} is open to all: {}", said.namespace, said.data));
+                self.places[at].state = State::Out;
+            }
+            // It has left: this was on its way.
+            (_, State::Out | State::Asking) => {}
+            ('1', State::In(id)) => {
+                self.world.ledger.lock().client_was_dismissed(&id);
+                let place = &mut self.places[at];
+                place.state = State::Out;
+                place.awaited.clear();
+            }
+            ('2' | '5', State::In(id)) => self.hear_news(&said, &attachments, &id),
+            ('3', State::In(id)) => self.hear_ack(&said, &id, at),
+            (kind, state) => self.check(false, format_args!("a server sends no {kind} in {state:?}")),
+        }
+    }
+
+    fn hear_news(&mut self, said: &Said, attachments: &[Vec<u8>], id: &str) {
+        let number = said.number(1).expect("a number");
+        self.world.ledger.lock().told(id, number);
+        match said.data[0].as_str() {
+            Some("picture") => {
+                self.check(attachments == [paint(number)], format_args!("a picture arrives as it was sent"));
+            }
+            Some("ask") => {
+                let ack = said.id.expect("it asks");
+                self.send(wire::say("3", &said.namespace, &format!("{ack}[{number}]")));
+            }
+            _ => {}
+        }
+    }
+
+    fn hear_ack(&mut self, said: &Said, id: &str, at: usize) {
+        let number = said.id.and_then(|ack| self.places[at].awaited.remove(&ack));
+        let account = said.number(0).zip(said.number(1));
+        match number.zip(account) {
+            Some((number, account)) => self.world.ledger.lock().settled(id, account, number),
+            None => self.check(false, format_args!("what is asked for is acknowledged, once: {said:?}")),
+        }
+    }
+
+    /// The server has ended the session.
+    fn sent_away(&mut self, how: &str) {
+        self.note(format_args!("sent away: {how}"));
+        self.is_over = true;
+        let is_well = !self.is_troubled && !self.is_leaving;
+        if is_well {
+            self.world.ledger.lock().client_saw_the_end(&self.sid);
+        }
+    }
+
+    // --- what it does ---
+
+    fn step(&mut self) {
+        if self.is_stalled() {
+            return;
+        }
+        let now = Instant::now();
+        if self.ping_by <= now && !self.is_troubled {
+            let is_open = self.world.ledger.lock().is_open(&self.sid);
+            self.check(!is_open || self.is_leaving, format_args!("a ping comes in time"));
+            self.ping_by = now + self.patience();
+        }
+        self.go_on_with_upgrade();
+        if self.act_at <= now && !self.is_over {
+            self.act_at = now + self.chance.up_to(THOUGHT);
+            self.act();
+        }
+    }
+
+    fn act(&mut self) {
+        let faults = self.world.plan.faults;
+        if self.sid.is_empty() || self.is_leaving {
+            return;
+        }
+        if faults > 0 && self.chance.one_in(faults) {
+            return self.go_wrong();
+        }
+        if self.steps == 0 {
+            return self.settle();
+        }
+        self.steps -= 1;
+        match self.chance.below(100) {
+            0..25 => self.say(0),
+            25..35 => (0..2 + self.chance.below(18)).for_each(|_| self.say(0)),
+            35..45 => {
+                let slow = 1 + self.chance.below(20);
+                (0..1 + self.chance.below(6)).for_each(|_| self.say(slow));
+            }
+            45..55 => self.show(),
+            55..65 => {
+                let namespace = self.chance.pick(NAMESPACES);
+                self.ask(namespace);
+            }
+            65..70 => self.leave_a_place(),
+            70..85 => self.start_upgrade(),
+            85..90 => {
+                // As long as a ping comes and goes, or two.
+                let idle = self.world.plan.options.ping_interval * 2;
+                self.act_at = Instant::now() + self.chance.up_to(idle);
+            }
+            90..96 => self.stall(),
+            _ => self.stray(),
+        }
+    }
+
+    fn ask(&mut self, namespace: &'static str) {
+        if self.places.iter().all(|place| place.namespace != namespace) {
+            let place = Place { namespace, state: State::Out, voice: 0, next_ack: 0, awaited: BTreeMap::new() };
+            self.places.push(place);
+        }
+        let place = self.places.iter_mut().find(|place| place.namespace == namespace).expect("just put there");
+        if place.state != State::Out {
+            return;
+        }
+        place.state = State::Asking;
+        place.awaited.clear();
+        place.voice = self.world.ledger.lock().new_voice();
+        let packet = wire::say("0", namespace, &format!(r#"{{"voice":{}}}"#, place.voice));
+        self.note(format_args!("asks for {namespace}"));
+        self.send(packet);
+    }
+
+    /// Says something somewhere, so that the server is `slow` milliseconds over it.
+    fn say(&mut self, slow: u64) {
+        let Some(at) = self.somewhere() else { return };
+        let padding = if self.chance.one_in(8) { 500 } else { 3 };
+        let (number, ack) = self.number(at, 2);
+        let place = &self.places[at];
+        let rest = format!(r#"{ack}["say",{number},{slow},"{}"]"#, "y".repeat(padding));
+        self.send_saying(wire::say("2", place.namespace, &rest), Some((place.voice, number + 1)));
+    }
+
+    /// Sends a picture.
+    fn show(&mut self) {
+        let Some(at) = self.somewhere() else { return };
+        let (number, ack) = self.number(at, 2);
+        let place = &self.places[at];
+        let says = Some((place.voice, number + 1));
+        let packet = Packet::text(match place.namespace {
+            "/" => format!(r#"451-{ack}["show",{number},{{"_placeholder":true,"num":0}}]"#),
+            name => format!(r#"451-{name},{ack}["show",{number},{{"_placeholder":true,"num":0}}]"#),
+        });
+        self.send(packet);
+        self.send_saying(Packet::Binary(paint(number)), says);
+    }
+
+    /// A place that it is in.
+    fn somewhere(&mut self) -> Option<usize> {
+        let is_in = |(at, place): (usize, &Place)| matches!(place.state, State::In(_)).then_some(at);
+        let places: Vec<usize> = self.places.iter().enumerate().filter_map(is_in).collect();
+        (!places.is_empty()).then(|| self.chance.pick(&places))
+    }
+
+    /// The number of what it says next, and, one time in so many not, the id under which that is to be acknowledged.
+    fn number(&mut self, at: usize, unasked: u64) -> (u64, String) {
+        let asks = self.settle_by.is_some() || !self.chance.one_in(unasked);
+        let place = &mut self.places[at];
+        let number = self.world.ledger.lock().say(place.voice);
+        if !asks {
+            return (number, String::new());
+        }
+        let ack = place.next_ack;
+        place.next_ack += 1;
+        place.awaited.insert(ack, number);
+        (number, ack.to_string())
+    }
+
+    fn leave_a_place(&mut self) {
+        let Some(at) = self.somewhere() else { return };
+        let place = &mut self.places[at];
+        place.state = State::Out;
+        place.awaited.clear();
+        let (namespace, voice) = (place.namespace, place.voice);
+        self.world.ledger.lock().left(voice);
+        self.note(format_args!("leaves {namespace}"));
+        self.send(wire::say("1", namespace, ""));
+    }
+
+    /// Neither reads nor writes for a while, but not for so long that it could be taken for dead.
+    fn stall(&mut self) {
+        if self.line.as_ref().is_some_and(|line| !line.is_flushed()) {
+            // What it has begun to say may be the end of an upgrade.
+            return;
+        }
+        let plan = &self.world.plan;
+        // An upgrade has less time.
+        let longest = if self.candidate.is_some() { plan.options.upgrade_timeout / 8 } else { plan.stall() };
+        let stall = self.chance.up_to(longest);
+        self.note(format_args!("stalls for {stall:?}"));
+        self.stalled_until = Instant::now() + stall;
+        self.ping_by += stall;
+    }
+
+    /// Does what does no harm.
+    fn stray(&mut self) {
+        match &mut self.line {
+            Some(line) => {
+                line.push(&wire::frame(0x89, b"anyone?"));
+                let (there, back) = (self.lag(), self.lag());
+                tokio::spawn(requests::get(&self.world, &self.sid, there, back).answer);
+            }
+            None => {
+                // A second WebSocket beside the one that is being probed, or one that says nothing.
+                let there = self.lag();
+                if let Some(end) = requests::upgrade(&self.world, &self.sid, 256, there, 0) {
+                    if self.candidate.is_some() { self.world.vanished.lock().expect("no panic").push(end) } else { drop(end) }
+                }
+            }
+        }
+    }
+
+    /// Waits for all that is owed to it, and then leaves.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        if self.settle_by.is_none() {
+            self.settle_by = Some(now + self.patience());
+            // The last word in every namespace is acknowledged behind everything else.
+            for _ in 0..4 {
+                self.say(0);
+            }
+            return;
+        }
+        let is_settled =
+            self.candidate.is_none() && self.places.iter().all(|place| place.state != State::Asking && place.awaited.is_empty());
+        let is_late = self.settle_by.is_some_and(|by| by < now);
+        if is_late && !self.is_troubled {
+            let is_open = self.world.ledger.lock().is_open(&self.sid);
+            let owed: Vec<_> = self.places.iter().map(|place| (place.namespace, &place.state, &place.awaited)).collect();
+            self.check(!is_open, format_args!("all that is owed comes in time: {owed:?}"));
+        }
+        if is_settled || is_late {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.note(format_args!("leaves"));
+        self.is_leaving = true;
+        let slack = self.world.plan.slack() + self.world.plan.stall();
+        match &mut self.line {
+            _ if self.chance.one_in(5) => return self.vanish(),
+            None => self.send(Packet::text("1")),
+            Some(line) if self.chance.one_in(4) => line.push(&Packet::text("1").frame()),
+            Some(line) => line.push(&wire::frame(0x88, &[])),
+        }
+        self.may_end(&[CloseReason::TransportClose], Some(slack));
+    }
+
+    /// The server has taken its leave.
+    fn left(&mut self) {
+        self.is_over = true;
+        let mut books = self.world.ledger.lock();
+        if books.has_closed(&self.sid, CloseReason::TransportClose) && !self.is_troubled {
+            for place in self.places.iter().filter(|place| matches!(place.state, State::In(_))) {
+                books.landed_all(place.voice);
+            }
+        }
+    }
+
+    pub fn may_end(&self, reasons: &[CloseReason], within: Option<Duration>) {
+        self.world.ledger.lock().may_end(&self.sid, reasons, within);
+    }
+
+    // --- the upgrade ---
+
+    fn start_upgrade(&mut self) {
+        if !self.is_polling() || self.candidate.is_some() || self.is_troubled {
+            return;
+        }
+        let capacity = self.chance.pick(&[256, 65_536]);
+        let (there, lag) = (self.lag(), self.world.plan.lag);
+        let eager = self.chance.pick(&[0, 0, 3, 100]);
+        let Some(end) = requests::upgrade(&self.world, &self.sid, capacity, there, eager as usize) else { return };
+        let mut line = Line::new(end, lag);
+        if eager > 0 {
+            line.force(&Packet::text("2probe").frame());
+        }
+        let faults = self.world.plan.faults;
+        let cut = (faults > 0 && self.chance.one_in(3)).then(|| (self.chance.pick(Cut::STEPS), self.chance.pick(Cut::ALL)));
+        self.note(format_args!("begins an upgrade, cut {cut:?}"));
+        let step = if eager > 0 { Step::Probing } else { Step::Opening };
+        let is_hasty = self.chance.one_in(4);
+        self.candidate = Some(Candidate { line, step, go_at: Instant::now() + there, cut, is_cut: false, is_hasty });
+    }
+
+    fn go_on_with_upgrade(&mut self) {
+        let now = Instant::now();
+        let lag = self.lag();
+        let is_idle = self.get.is_none() && self.post.is_none();
+        let is_writing = self.post.is_some();
+        let Some(candidate) = &mut self.candidate else { return };
+        if candidate.go_at > now || candidate.is_cut {
+            return;
+        }
+        candidate.go_at = now + Duration::from_millis(10);
+        match candidate.cut {
+            Some((step, cut)) if step == candidate.step && step < Step::Upgrading => return self.cut(cut),
+            _ => {}
+        }
+        match candidate.step {
+            Step::Opening => {
+                candidate.line.push(&Packet::text("2probe").frame());
+                candidate.step = Step::Probing;
+                candidate.go_at = now + lag;
+            }
+            Step::Pausing if is_idle || (candidate.is_hasty && !is_writing) => {
+                candidate.line.push(&Packet::text("5").frame());
+                candidate.step = Step::Upgrading;
+                self.upgrade();
+            }
+            Step::Probing | Step::Pausing | Step::Upgrading => {}
+        }
+    }
+
+    /// `5` is on its way: what it says goes by WebSocket from now on.
+    fn upgrade(&mut self) {
+        let candidate = self.candidate.take().expect("it was just looked at");
+        self.note(format_args!("moves to WebSocket"));
+        // A pong that is owed is not waited for any more.
+        self.expect_ping();
+        self.line = Some(candidate.line);
+        for out in std::mem::take(&mut self.out) {
+            self.send_saying(out.packet, out.says);
+        }
+    }
+
+    fn go_on_with_candidate(&mut self) {
+        let lag = self.lag();
+        let now = Instant::now();
+        let Some(candidate) = &mut self.candidate else { return };
+        let read = candidate.line.go_on(&mut self.chance);
+        let is_over = read.is_over || read.frames.contains(&Frame::Close);
+        let is_answer = |frame: &Frame| *frame == Frame::Packet(Packet::text("3probe"));
+        if read.frames.iter().any(is_answer) && candidate.step == Step::Probing {
+            candidate.step = Step::Pausing;
+            candidate.go_at = now + lag;
+        }
+        if is_over {
+            let is_cut = candidate.is_cut || candidate.cut.is_some();
+            self.note(format_args!("its candidate is closed"));
+            self.candidate = None;
+            let is_open = self.world.ledger.lock().is_open(&self.sid);
+            self.check(is_cut || self.is_troubled || !is_open, format_args!("an upgrade that goes well is let through"));
+        }
+    }
+}
+
+async fn answer<T>(request: &mut Option<Request<T>>) -> T {
+    match request {
+        Some(request) => request.answer.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn stir(line: Option<&Line>) {
+    match line {
+        Some(line) => line.stir().await,
+        None => std::future::pending().await,
+    }
+}

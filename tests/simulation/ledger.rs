@@ -1,0 +1,483 @@
+//! What was said and what was heard: the promises that a run is held to, and the trace that tells how it went.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use stickyport::engine::{CloseReason, Session, TransportKind};
+use stickyport::hub::{Broadcast, DisconnectReason, Socket};
+use stickyport::metrics::Metrics;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Lines of the trace that a failure shows, unless `TAIL` says otherwise.
+const TAIL: usize = 60;
+
+/// A closing session waits so long for the GET that takes its last words, and then looks no further; and a little of ours.
+pub const FAREWELL: Duration = Duration::from_secs(30 + 5);
+
+/// The books of one run; never locked while the server is called, which writes into them itself.
+#[derive(Clone)]
+pub struct Ledger {
+    books: Arc<Mutex<Books>>,
+    failed: Arc<Notify>,
+}
+
+impl Ledger {
+    pub fn new() -> Self {
+        let failed = Arc::default();
+        Self { books: Arc::new(Mutex::new(Books::new(Arc::clone(&failed)))), failed }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Books> {
+        // A panic under it is told of by itself.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn note(&self, line: fmt::Arguments<'_>) {
+        self.lock().note(line);
+    }
+
+    /// The number of what is about to be sent to all of these.
+    pub fn tell_all(&self, to: &Broadcast) -> u64 {
+        let sockets = to.local_sockets();
+        // A session that is closing takes no more, though its sockets are still there.
+        let open = sockets.iter().filter(|socket| socket.session().is_open());
+        let ids: Vec<_> = open.map(|socket| socket.id().as_str()).collect();
+        self.lock().tell(&ids, false)
+    }
+
+    /// Waits until a promise is broken.
+    pub async fn failed(&self) {
+        self.failed.notified().await;
+    }
+}
+
+/// All that is written down.
+pub struct Books {
+    start: Instant,
+    hash: DefaultHasher,
+    tail: VecDeque<String>,
+    tail_length: usize,
+    failure: Option<String>,
+    failed: Arc<Notify>,
+    sessions: BTreeMap<String, SessionEntry>,
+    sockets: BTreeMap<String, SocketEntry>,
+    voices: Vec<Voice>,
+    /// The number of the next news.
+    news: u64,
+    /// Sessions that ended with "transport error" though nobody broke their transport: a limit must have.
+    unexplained: u64,
+}
+
+/// An Engine.IO session.
+struct SessionEntry {
+    client: String,
+    session: Weak<Session>,
+    /// What has happened to it, as reasons for its end.
+    may_end: Vec<CloseReason>,
+    /// When it has to be over, by what has happened to it.
+    gone_by: Option<Instant>,
+    /// Why the server has closed it, if it lets it take what waits.
+    let_go: Option<CloseReason>,
+    /// Its client, or the line to it, has not behaved.
+    is_troubled: bool,
+    closed: Option<CloseReason>,
+}
+
+/// A client in a namespace, as the server sees it.
+struct SocketEntry {
+    sid: String,
+    voice: usize,
+    news: Vec<News>,
+    /// How many of the news have arrived, or may be lost.
+    arrived: usize,
+    /// The server has sent it away.
+    is_dismissed: bool,
+    disconnected: Option<DisconnectReason>,
+}
+
+/// Something that the server sent.
+struct News {
+    number: u64,
+    may_be_lost: bool,
+}
+
+/// A client in a namespace, as the client sees it: what it says there, numbered from 0.
+#[derive(Default)]
+struct Voice {
+    said: u64,
+    heard: u64,
+    /// So much of it has certainly reached the server.
+    landed: u64,
+    has_left: bool,
+}
+
+impl Books {
+    fn new(failed: Arc<Notify>) -> Self {
+        Self {
+            start: Instant::now(),
+            hash: DefaultHasher::new(),
+            tail: VecDeque::new(),
+            tail_length: std::env::var("TAIL").ok().and_then(|length| length.parse().ok()).unwrap_or(TAIL),
+            failure: None,
+            failed,
+            sessions: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            voices: Vec::new(),
+            news: 0,
+            unexplained: 0,
+        }
+    }
+
+    // --- the trace ---
+
+    pub fn note(&mut self, line: fmt::Arguments<'_>) {
+        if self.failure.is_some() {
+            // What is dropped at the end of a broken run tells nothing.
+            return;
+        }
+        let line = format!("{:>9.3} {line}", self.start.elapsed().as_secs_f64());
+        line.hash(&mut self.hash);
+        if self.tail.len() == self.tail_length {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+
+    /// A promise that is broken ends the run; the first one counts.
+    pub fn check(&mut self, holds: bool, promise: fmt::Arguments<'_>) {
+        if !holds && self.failure.is_none() {
+            self.note(format_args!("BROKEN: {promise}"));
+            self.failure = Some(promise.to_string());
+            self.failed.notify_one();
+        }
+    }
+
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    pub fn tail(&self) -> String {
+        self.tail.iter().fold(String::new(), |tail, line| tail + line + "\n")
+    }
+
+    pub fn hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    // --- sessions ---
+
+    pub fn opened(&mut self, sid: &str, client: &str, session: Weak<Session>) {
+        self.note(format_args!("{client}: session opened"));
+        let client = client.to_owned();
+        let entry =
+            SessionEntry { client, session, may_end: Vec::new(), gone_by: None, let_go: None, is_troubled: false, closed: None };
+        let before = self.sessions.insert(sid.to_owned(), entry);
+        self.check(before.is_none(), format_args!("a sid is given once"));
+    }
+
+    /// Something has happened after which the session may end so, and must have ended `within` that time, if any is given.
+    pub fn may_end(&mut self, sid: &str, reasons: &[CloseReason], within: Option<Duration>) {
+        let Some(entry) = self.sessions.get_mut(sid) else { return };
+        entry.may_end.extend(reasons);
+        if let Some(within) = within {
+            let by = Instant::now() + within;
+            entry.gone_by = Some(entry.gone_by.map_or(by, |before| before.min(by)));
+        }
+    }
+
+    /// From now on its client cannot be expected to answer.
+    pub fn is_troubled(&mut self, sid: &str) {
+        if let Some(entry) = self.sessions.get_mut(sid) {
+            entry.is_troubled = true;
+        }
+    }
+
+    /// The server closes the session `within` that time and lets it take what waits.
+    pub fn lets_go(&mut self, sid: &str, reason: CloseReason, within: Duration) {
+        let Some(entry) = self.sessions.get_mut(sid) else { return };
+        entry.may_end.push(reason);
+        entry.let_go = Some(reason);
+        // One that is closing is not asked any more whether it lives.
+        entry.gone_by = Some(Instant::now() + within + FAREWELL);
+    }
+
+    /// The server throws the session away, and what waits with it.
+    pub fn discards(&mut self, sid: &str, reason: CloseReason, within: Duration) {
+        self.may_end(sid, &[reason], Some(within));
+        if let Some(entry) = self.sessions.get_mut(sid) {
+            entry.let_go = None;
+        }
+    }
+
+    /// All sessions that are open.
+    pub fn open_sessions(&self) -> Vec<String> {
+        let open = self.sessions.iter().filter(|(_, entry)| entry.closed.is_none());
+        open.map(|(sid, _)| sid.clone()).collect()
+    }
+
+    pub fn upgraded(&mut self, sid: &str) {
+        let entry = self.sessions.get(sid).expect("it was opened");
+        let (client, is_open) = (entry.client.clone(), entry.closed.is_none());
+        self.note(format_args!("{client}: session upgraded"));
+        self.check(is_open, format_args!("{client}: nothing is told after the end"));
+    }
+
+    pub fn closed(&mut self, sid: &str, reason: CloseReason, metrics: &Metrics) {
+        let entry = self.sessions.get_mut(sid).expect("it was opened");
+        let client = entry.client.clone();
+        let is_first = entry.closed.replace(reason).is_none();
+        let is_explained = entry.may_end.contains(&reason);
+        if !is_explained {
+            self.unexplained += 1;
+        }
+        let limited = metrics.limit_outbox.get() + metrics.limit_outbound.get();
+        let is_limit = reason == CloseReason::TransportError && self.unexplained <= limited;
+        self.note(format_args!("{client}: session closed, {reason}"));
+        self.check(is_first, format_args!("{client}: a session is closed once"));
+        self.check(is_explained || is_limit, format_args!("{client}: a session ends for a reason, and not by {reason}"));
+    }
+
+    /// The instance has drained: who is well has gone.
+    pub fn has_gone(&mut self, sid: &str) {
+        let entry = &self.sessions[sid];
+        let (client, is_gone) = (entry.client.clone(), entry.closed.is_some() || entry.is_troubled);
+        self.check(is_gone, format_args!("{client}: an instance that drains ends its session within the window"));
+    }
+
+    pub fn is_closed(&self, sid: &str) -> bool {
+        self.sessions.get(sid).is_none_or(|entry| entry.closed.is_some())
+    }
+
+    pub fn has_closed(&self, sid: &str, reason: CloseReason) -> bool {
+        self.sessions.get(sid).is_some_and(|entry| entry.closed == Some(reason))
+    }
+
+    /// Whether the server still takes the session for open.
+    pub fn is_open(&self, sid: &str) -> bool {
+        let session = self.sessions.get(sid).and_then(|entry| entry.session.upgrade());
+        session.is_some_and(|session| session.is_open())
+    }
+
+    /// The client has been told that its session is over, and has not asked for it.
+    pub fn client_saw_the_end(&mut self, sid: &str) {
+        let Some(entry) = self.sessions.get(sid) else { return };
+        let client = entry.client.clone();
+        let is_over = entry.closed.is_some() || entry.session.upgrade().is_none_or(|session| !session.is_open());
+        let is_let_go = entry.let_go.is_some() && entry.closed == entry.let_go && !entry.is_troubled;
+        self.check(is_over, format_args!("{client}: a client is not sent away while its session is open"));
+        // Who has left a namespace does not listen to it any more.
+        let mut sockets = self.sockets.values().filter(|socket| socket.sid == sid && !self.voices[socket.voice].has_left);
+        let is_complete = sockets.all(|socket| socket.has_all(socket.news.len()));
+        self.check(is_complete || !is_let_go, format_args!("{client}: a session that is let go takes what waits"));
+    }
+
+    // --- sockets ---
+
+    /// A client asks for a namespace; the number is its voice there.
+    pub fn new_voice(&mut self) -> usize {
+        self.voices.push(Voice::default());
+        self.voices.len() - 1
+    }
+
+    pub fn connected(&mut self, socket: &Socket, voice: usize) {
+        let (id, sid) = (socket.id().as_str(), socket.session().sid().as_str());
+        self.note(format_args!("v{voice}: socket connected to {}", socket.namespace()));
+        let is_known = self.sessions.contains_key(sid) && voice < self.voices.len();
+        let is_new = self.sockets.values().all(|other| other.voice != voice);
+        self.check(is_known && is_new, format_args!("v{voice}: one CONNECT makes one socket"));
+        let sid = sid.to_owned();
+        let entry = SocketEntry { sid, voice, news: Vec::new(), arrived: 0, is_dismissed: false, disconnected: None };
+        self.sockets.insert(id.to_owned(), entry);
+    }
+
+    pub fn left(&mut self, voice: usize) {
+        self.voices[voice].has_left = true;
+    }
+
+    /// The server sends a socket away.
+    pub fn dismissed(&mut self, id: &str) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.is_dismissed = true;
+        }
+    }
+
+    /// The server sends away all sockets of a session.
+    pub fn dismissed_all(&mut self, sid: &str) {
+        let sockets = self.sockets.values_mut().filter(|socket| socket.sid == sid && socket.disconnected.is_none());
+        sockets.for_each(|socket| socket.is_dismissed = true);
+    }
+
+    pub fn disconnected(&mut self, id: &str, reason: DisconnectReason) {
+        let socket = self.sockets.get_mut(id).expect("it was connected");
+        let (voice, is_dismissed) = (socket.voice, socket.is_dismissed);
+        let is_first = socket.disconnected.replace(reason).is_none();
+        let session = &self.sessions[&socket.sid];
+        let is_explained = match reason {
+            DisconnectReason::ClientNamespaceDisconnect => self.voices[voice].has_left,
+            DisconnectReason::ServerNamespaceDisconnect => is_dismissed,
+            DisconnectReason::Session(reason) => session.may_end.contains(&reason) || session.closed == Some(reason),
+        };
+        self.note(format_args!("v{voice}: socket disconnected, {reason}"));
+        self.check(is_first, format_args!("v{voice}: a socket is disconnected once"));
+        self.check(is_explained, format_args!("v{voice}: a socket ends for a reason, and not by {reason}"));
+    }
+
+    // --- from the client to the application ---
+
+    /// The number of what a client says now.
+    pub fn say(&mut self, voice: usize) -> u64 {
+        self.voices[voice].said += 1;
+        self.voices[voice].said - 1
+    }
+
+    pub fn heard(&mut self, id: &str, number: u64) {
+        let socket = self.sockets.get(id).expect("it was connected");
+        let (at, is_here) = (socket.voice, socket.disconnected.is_none());
+        let voice = &mut self.voices[at];
+        let expected = voice.heard;
+        voice.heard += 1;
+        let was_said = number < voice.said;
+        self.note(format_args!("v{at}: {number} is heard"));
+        self.check(number == expected && was_said, format_args!("v{at}: {number} is heard where {expected} comes next"));
+        self.check(is_here, format_args!("v{at}: nothing is heard of a socket that is gone"));
+    }
+
+    /// All that the client has said until now has reached the server.
+    pub fn landed(&mut self, voice: usize, count: u64) {
+        let landed = &mut self.voices[voice].landed;
+        *landed = count.max(*landed);
+    }
+
+    /// All of it has.
+    pub fn landed_all(&mut self, voice: usize) {
+        self.landed(voice, self.voices[voice].said);
+    }
+
+    /// What an acknowledgement carries: how much was heard of the client, and how much was sent to it.
+    pub fn account(&self, id: &str) -> (u64, u64) {
+        let socket = &self.sockets[id];
+        (self.voices[socket.voice].heard, socket.news.len() as u64)
+    }
+
+    // --- from the application to the client ---
+
+    /// The number of what the server is about to send to these sockets.
+    pub fn tell(&mut self, ids: &[&str], may_be_lost: bool) -> u64 {
+        let number = self.news;
+        self.news += 1;
+        let mut voices = String::new();
+        for id in ids {
+            let socket = self.sockets.get_mut(*id).expect("it was connected");
+            socket.news.push(News { number, may_be_lost });
+            voices += &format!(" v{}", socket.voice);
+        }
+        self.note(format_args!("{} {number} for{voices}", if may_be_lost { "volatile news" } else { "news" }));
+        number
+    }
+
+    /// The server could not send it after all.
+    pub fn untell(&mut self, id: &str, number: u64) {
+        self.sockets.get_mut(id).expect("it was connected").news.retain(|news| news.number != number);
+    }
+
+    pub fn told(&mut self, id: &str, number: u64) {
+        let Some(socket) = self.sockets.get_mut(id) else {
+            return self.check(false, format_args!("news come from a socket that the server knows"));
+        };
+        let voice = socket.voice;
+        let ahead = socket.news.iter().skip(socket.arrived);
+        let lost = ahead.take_while(|news| news.number != number && news.may_be_lost).count();
+        let next = socket.news.get(socket.arrived + lost).map(|news| news.number);
+        socket.arrived += lost + 1;
+        self.note(format_args!("v{voice}: news {number}"));
+        self.check(next == Some(number), format_args!("v{voice}: news {number} arrives where {next:?} comes next"));
+    }
+
+    /// An acknowledgement arrived, behind all that was sent before it.
+    pub fn settled(&mut self, id: &str, (heard, sent): (u64, u64), number: u64) {
+        let socket = &self.sockets[id];
+        let voice = socket.voice;
+        let has_all = socket.has_all(sent as usize);
+        let arrived = socket.arrived;
+        self.note(format_args!("v{voice}: {number} is acknowledged"));
+        self.check(
+            has_all,
+            format_args!("v{voice}: an acknowledgement comes behind the {sent} news that were sent before it, {arrived} arrived"),
+        );
+        self.check(heard > number, format_args!("v{voice}: what is acknowledged was heard"));
+    }
+
+    /// A client did not answer in time.
+    pub fn unanswered(&mut self, id: &str) {
+        let socket = &self.sockets[id];
+        let (voice, session) = (socket.voice, &self.sessions[&socket.sid]);
+        let is_excused = session.is_troubled || session.closed.is_some() || socket.disconnected.is_some();
+        self.note(format_args!("v{voice}: does not answer"));
+        self.check(is_excused, format_args!("v{voice}: a client that is well is heard in time"));
+    }
+
+    /// The client was told that the server has sent it away.
+    pub fn client_was_dismissed(&mut self, id: &str) {
+        let socket = &self.sockets[id];
+        let (voice, is_dismissed, is_complete) = (socket.voice, socket.is_dismissed, socket.has_all(socket.news.len()));
+        self.note(format_args!("v{voice}: sent away"));
+        self.check(is_dismissed, format_args!("v{voice}: nobody is sent away by nobody"));
+        self.check(is_complete, format_args!("v{voice}: the farewell comes behind all that was sent"));
+    }
+
+    // --- while it runs, and at the end ---
+
+    /// What is true at every moment: each session is where it should be.
+    pub fn inspect(&mut self, metrics: &Metrics, largest_outbox: usize) {
+        let open: Vec<_> = self.sessions.values().filter(|entry| entry.closed.is_none()).collect();
+        let sessions: Vec<_> = open.iter().filter_map(|entry| entry.session.upgrade()).collect();
+        let websockets = sessions.iter().filter(|session| session.transport() == TransportKind::WebSocket).count();
+        let backlog: usize = sessions.iter().map(|session| session.backlog()).sum();
+        let largest = sessions.iter().map(|session| session.backlog()).max().unwrap_or(0);
+        let now = Instant::now();
+        let overdue = open.iter().find(|entry| entry.gone_by.is_some_and(|by| by < now)).map(|entry| entry.client.clone());
+        let count = (open.len() as i64, websockets as i64);
+        let gauges = (metrics.sessions.get(), metrics.sessions_websocket.get());
+        let outbound = metrics.outbound_bytes.get();
+        self.check(count == gauges, format_args!("the gauges {gauges:?} count the sessions and the WebSockets, {count:?}"));
+        self.check(outbound >= backlog as i64, format_args!("{outbound} bytes wait, and {backlog} of them in sessions"));
+        self.check(largest <= largest_outbox, format_args!("an outbox of {largest} bytes is within {largest_outbox}"));
+        self.check(overdue.is_none(), format_args!("{overdue:?}: what is broken ends in time"));
+    }
+
+    /// What is true when everybody has left.
+    pub fn settle(&mut self) {
+        let open = self.sessions.values().find(|entry| entry.closed.is_none()).map(|entry| entry.client.clone());
+        self.check(open.is_none(), format_args!("{open:?}: every session ends"));
+        let held = self.sessions.values().find(|entry| entry.session.strong_count() > 0).map(|entry| entry.client.clone());
+        self.check(held.is_none(), format_args!("{held:?}: nobody keeps a session that is over"));
+        let connected = self.sockets.values().find(|socket| socket.disconnected.is_none()).map(|socket| socket.voice);
+        self.check(connected.is_none(), format_args!("v{connected:?}: every socket is disconnected"));
+        let deaf = self.sockets.values().find(|socket| {
+            let voice = &self.voices[socket.voice];
+            // Who sends a client away does not care for what it said before it knew.
+            voice.heard < voice.landed && socket.ended_by_its_client()
+        });
+        let deaf = deaf.map(|socket| socket.voice);
+        self.check(deaf.is_none(), format_args!("v{deaf:?}: what has reached the server is heard"));
+    }
+}
+
+impl SocketEntry {
+    /// Whether all that must arrive of the first `count` news has.
+    fn has_all(&self, count: usize) -> bool {
+        self.news.iter().take(count).skip(self.arrived).all(|news| news.may_be_lost)
+    }
+
+    fn ended_by_its_client(&self) -> bool {
+        use CloseReason::{PingTimeout, TransportClose, TransportError};
+        match self.disconnected {
+            Some(DisconnectReason::Session(reason)) => [PingTimeout, TransportClose, TransportError].contains(&reason),
+            Some(DisconnectReason::ClientNamespaceDisconnect) => true,
+            Some(DisconnectReason::ServerNamespaceDisconnect) | None => false,
+        }
+    }
+}
