@@ -41,6 +41,11 @@ const DEVIATIONS = [
     why: "the reference stumbles over an empty message and tells of its own mistake",
     differences: [{ at: "events.1.message", ours: "unknown packet type NaN", reference: "Cannot read properties of undefined (reading 'base64')" }],
   },
+  ...Object.entries({ "recovery, usual": [3, 10], "recovery, with middlewares": [3, 11], "recovery, with a length": [3, 10], "no recovery of what is not known": [3] }).map(([script, places]) => ({
+    script,
+    why: "who listens is told what the application said, not what recovery adds",
+    differences: places.map((place) => ({ at: `events.${place}.args.1`, ours: "(nothing)", reference: "<offset>" })),
+  })),
 ];
 
 const scripts = new Set();
@@ -62,6 +67,7 @@ function script(name, opts, play) {
       [`:${server.port}`, ":<port>"],
       ...named("sid").map((sid, index) => [sid, `<socket ${index + 1}>`]),
       ...named("pid").map((pid, index) => [pid, `<session ${index + 1}>`]),
+      ...[...server.offsets].sort((a, b) => b.length - a.length).map((offset) => [offset, "<offset>"]),
     ];
     const events = server.events.filter(({ t, n }) => t !== "listening" && !server.isBarrier(n)).map(told);
     const result = rename({ events, notes: server.notes, status }, names);
@@ -99,10 +105,13 @@ class Server extends Child {
   notes = {};
   clients = [];
   barriers = 0;
+  /** What follows each event where connections are recovered. */
+  offsets = new Set();
 
   static async start(command, opts) {
     const server = new Server(command, { port: 0, opts });
     server.port = (await server.event("listening")).port;
+    server.hasOffsets = opts.connectionStateRecovery !== undefined;
     return server;
   }
 
@@ -160,7 +169,8 @@ class Server extends Child {
     await this.obeyed();
     const seen = (this.notes[name] = []);
     const ws = new Ws(`ws://127.0.0.1:${this.port}/socket.io/?${query}&transport=websocket`, { perMessageDeflate: false });
-    ws.on("message", (data, isBinary) => seen.push(isBinary ? { base64: data.toString("base64") } : data.toString().replace(/"sid":"[^"]*"/, '"sid":"…"')));
+    ws.on("message", (data) => this.hasOffsets && this.offsets.add(/,"([^"]+)"\]$/.exec(data)?.[1] ?? "<none>"));
+    ws.on("message", (data, isBinary) => seen.push(isBinary ? { base64: data.toString("base64") } : data.toString().replace(/"(sid|pid)":"[^"]*"/g, '"$1":"…"')));
     ws.on("close", (code) => seen.push(["closed", code]));
     this.clients.push(ws);
     await event(ws, "open");
@@ -781,6 +791,81 @@ for (const serveClient of [true, false]) {
     server.notes.known = [known.status, known.body.length > 0];
   });
 }
+
+// --- connection state recovery ---
+
+/** A client that is in `/` and whose line breaks. */
+async function broken(server, { offset }) {
+  const first = await server.framed("first");
+  first.send("40");
+  const { nsp, sid, pid } = await server.event("connection");
+  server.say({ c: "join", nsp, sid, rooms: ["r1", "r2"] });
+  server.say({ c: "data", nsp, sid, data: { user: 1 } });
+  let last;
+  if (offset) {
+    first.on("message", (data) => (last = data.toString()));
+    server.say({ c: "op", nsp, m: "emit", args: ["first"] });
+    await until("an event", () => last?.includes("first"));
+  }
+  first.close();
+  await server.event("disconnect");
+  return { nsp, sid, pid, offset: last && JSON.parse(last.slice(2)).at(-1) };
+}
+
+/** Comes back, and waits until it is in. */
+async function back(server, name, auth) {
+  const ws = await server.framed(name);
+  ws.send(`40${JSON.stringify(auth)}`);
+  return ws;
+}
+
+/** What happens to a socket that is not there, one event of each kind. */
+async function missed(server, { nsp, sid }) {
+  for (const command of [
+    { m: "emit", args: ["to all", 1] }, { m: "emit", args: ["to its room", bin(1)], rooms: ["r2"] }, { m: "emit", args: ["to others"], rooms: ["r3"] },
+    { m: "emit", args: ["not to its room"], except: ["r1"] }, { m: "emit", args: ["volatile"], flags: { volatile: true } },
+    { m: "emit", args: ["to its id"], rooms: [sid] },
+  ]) server.say({ c: "op", nsp, ...command });
+  server.say({ c: "emit", nsp, sid, args: ["to the socket that has gone"] });
+  await server.obeyed();
+}
+
+for (const [name, connectionStateRecovery] of Object.entries({ usual: {}, "with middlewares": { skipMiddlewares: false }, "with a length": { maxDisconnectionDuration: 60_000 } })) {
+  script(`recovery, ${name}`, { connectionStateRecovery }, async (server) => {
+    const client = await broken(server, { offset: true });
+    await missed(server, client);
+    server.say({ c: "mw", nsp: "/" });
+    const ws = await back(server, "back", { pid: client.pid, offset: client.offset });
+    if (connectionStateRecovery.skipMiddlewares === false) await server.answer("mw", { data: { user: 2 } });
+    await server.event("connection");
+    server.say({ c: "emit", nsp: "/", sid: client.sid, args: ["welcome back"] });
+    await until("welcomed", () => server.notes.back.some((frame) => `${frame}`.includes("welcome back")));
+    ws.close();
+    await server.event("disconnect");
+  });
+}
+
+script("no recovery of what is not known", { connectionStateRecovery: {} }, async (server) => {
+  const client = await broken(server, { offset: true });
+  for (const [name, auth] of Object.entries({ pid: { pid: "nobody's", offset: client.offset }, offset: { pid: client.pid, offset: "nowhere" }, number: { pid: 5, offset: client.offset } })) {
+    const ws = await back(server, name, auth);
+    await server.event("connection");
+    ws.close();
+    await server.event("disconnect");
+  }
+});
+
+script("no recovery of who was sent away, or left", { connectionStateRecovery: {} }, async (server) => {
+  for (const leave of [(ws) => ws.send("41"), (ws, { nsp, sid }) => server.say({ c: "disconnect", nsp, sid })]) {
+    const ws = await server.framed("leaves");
+    ws.send("40");
+    const gone = await server.event("connection");
+    leave(ws, gone);
+    await server.event("disconnect");
+    await back(server, "back", { pid: gone.pid, offset: "" });
+    await server.event("connection");
+  }
+});
 
 // --- clients of Socket.IO 2 ---
 
