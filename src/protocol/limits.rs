@@ -34,7 +34,7 @@ options! {
         /// Bytes of the `auth` with which a client asks for a namespace, where it is kept as long as its socket; more are refused.
         #[serde(with = "options::size")]
         pub auth_bytes: usize = 64 * 1024,
-        /// Bytes that may wait to be sent to one session; beyond it the session is closed as a slow reader.
+        /// Bytes that may wait to be sent to one session, some 40 for each packet among them; beyond it the session is closed as a slow reader.
         #[serde(with = "options::size")]
         pub outbox_bytes: usize = 4 * 1024 * 1024,
         /// Bytes that may wait to be sent to all sessions of this instance; beyond it the session that asks for more is closed.
