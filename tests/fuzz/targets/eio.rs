@@ -2,10 +2,13 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
-use stickyport::protocol::eio::handshake::Query;
+use stickyport::protocol::client::auth_of_query;
+use stickyport::protocol::eio::handshake::{Query, Request, Route, verify};
 use stickyport::protocol::eio::payload::{PayloadError, SEPARATOR, decode, encode};
-use stickyport::protocol::eio::{Encoded, Message, Packet, PacketError, v3};
+use stickyport::protocol::eio::{Encoded, Message, Packet, PacketError, Version, v3};
+use stickyport::protocol::session::TransportKind;
 use stickyport::protocol::sid::{Boot, LENGTH, Miss, Node, Sid, owner};
 
 const MAX_PACKETS: usize = 8;
@@ -137,15 +140,34 @@ fn messages(packets: Vec<Result<Packet, PayloadError>>) -> impl Iterator<Item = 
     packets.into_iter().filter_map(|packet| if let Ok(Packet::Message(message)) = packet { Some(message) } else { None })
 }
 
-/// A query, as `URLSearchParams` reads it.
+/// A query, as `URLSearchParams` reads it, and what the checks make of it.
 pub fn query(data: &[u8]) {
     let text = lossy(data);
-    let read = Query::parse(&text);
+    let query = Query::parse(&text);
     let expected: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-    assert_eq!(read.pairs, expected);
+    assert_eq!(query.pairs, expected);
     for (key, _) in &expected {
         let first = expected.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
-        assert_eq!(read.get(key), first);
+        assert_eq!(query.get(key), first);
+    }
+    let last_of_each: BTreeMap<_, _> = expected.iter().cloned().collect();
+    let auth: BTreeMap<String, String> = serde_json::from_str(&auth_of_query(&text)).expect("an object of texts");
+    assert_eq!(auth, last_of_each);
+
+    let mut sids = expected.iter().filter(|(key, _)| key == "sid").map(|(_, value)| value.as_str());
+    let sid = sids.next().unwrap_or_default();
+    let has_two = sids.any(|other| other != sid);
+    for (is_get, is_upgrade) in [(true, false), (true, true), (false, false)] {
+        let request = Request { query: &query, is_get, is_upgrade, has_bad_origin: false };
+        let transport = if is_upgrade { TransportKind::WebSocket } else { TransportKind::Polling };
+        let both = [TransportKind::Polling, TransportKind::WebSocket];
+        let route = verify(request, &both, |asked| Some((asked.to_owned(), Version::V4, TransportKind::Polling)));
+        let is_named = query.get("transport") == Some(transport.as_str());
+        match route {
+            Ok(Route::Session(found)) => assert!(is_named && !has_two && found == sid && query.get("EIO") == Some("4")),
+            Ok(Route::Handshake(kind)) => assert!(is_named && !has_two && kind == transport && is_get && sid.is_empty()),
+            Err(error) => assert!(error.code() < 4, "{error}"),
+        }
     }
 }
 

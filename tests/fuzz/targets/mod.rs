@@ -7,6 +7,7 @@ mod eio;
 mod http;
 mod input;
 mod session;
+mod setting;
 mod sio;
 mod websocket;
 
@@ -28,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("forwarded", http::forwarded),
     ("headers", http::headers),
     ("jsonp", http::jsonp),
+    ("setting", setting::setting),
     ("websocket", websocket::websocket),
     ("msgpack", sio::msgpack),
 ];
