@@ -75,3 +75,14 @@ impl Parser {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_parser_has_a_bound_of_its_own() {
+        let limits = Limits { attachments: 1, msgpack_attachments: 2, ..Limits::default() };
+        assert_eq!([Parser::Json, Parser::MsgPack].map(|parser| parser.max_attachments(&limits)), [1, 2]);
+    }
+}
