@@ -236,6 +236,14 @@ impl Shelf {
         self.lock().places.contains_key(pid)
     }
 
+    #[cfg(test)]
+    pub(super) fn saved(&self, pid: &str) -> Option<Saved> {
+        match self.lock().places.get(pid)? {
+            Place::Left { saved, .. } => Some(saved.clone()),
+            Place::Taken { .. } => None,
+        }
+    }
+
     /// Sends an event to those that `select` names, and keeps it for those whom the target reaches when they come back.
     pub(super) fn send(
         &self,

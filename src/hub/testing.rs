@@ -16,6 +16,7 @@ pub(super) struct Server {
     pub(super) io: SocketIo,
     engine: Arc<Engine>,
     opened: Opened,
+    opening: Mutex<()>,
     log: mpsc::UnboundedReceiver<String>,
 }
 
@@ -60,7 +61,7 @@ impl Server {
             .limits(limits)
             .metrics(Arc::clone(io.metrics()))
             .build(Arc::new(Opening(io.clone(), Arc::clone(&opened))));
-        Self { io, engine, opened, log }
+        Self { io, engine, opened, opening: Mutex::default(), log }
     }
 
     /// A client in no namespace.
@@ -84,6 +85,8 @@ impl Server {
             issued: UNIX_EPOCH,
         };
         let sid = Sid::generate(self.engine.node(), Boot::at(UNIX_EPOCH), Entropy::default().bits());
+        // Clients may be made from several threads.
+        let _one_by_one = self.opening.lock().expect("nothing here panics");
         let admission = self.engine.admit("192.0.2.1").expect("there is room");
         self.engine.open_polling(sid, admission, handshake).expect("a free sid");
         let (session, connection) = self.opened.lock().expect("one test").take().expect("just opened");
@@ -157,6 +160,13 @@ impl Client {
             let payload = String::from_utf8(payload.body).expect("text");
             self.heard.extend(payload.split('\x1e').map(str::to_owned));
         }
+    }
+
+    /// What has come, at least one packet, without the digit of a message.
+    pub(super) async fn hear_all(&mut self) -> Vec<String> {
+        let first = self.hear().await;
+        let rest = std::mem::take(&mut self.heard);
+        std::iter::once(first).chain(rest.into_iter().map(|packet| packet.trim_start_matches('4').to_owned())).collect()
     }
 
     /// Waits for the end of the session.

@@ -1,14 +1,16 @@
 //! How clients take up a connection again, and what they have missed.
 
-use crate::engine::CloseReason;
+use crate::engine::{CloseReason, Version};
 use crate::hub::testing::{Client, Log, Server};
-use crate::hub::{AckError, ConnectError, DisconnectReason, EmitError, HandlerResult, Namespace, Options, Room, Socket, State};
+use crate::hub::{
+    AckError, ConnectError, DisconnectReason, EmitError, HandlerResult, Namespace, Options, Regex, Room, Socket, State,
+};
 use crate::protocol::limits::Limits;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::advance;
+use tokio::time::{Instant, advance};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -316,6 +318,396 @@ async fn a_stale_line_is_ended_at_once_and_again_and_what_it_swallowed_is_sent_a
         stale = back;
     }
     assert_eq!((server.metrics().recovered.get(), server.metrics().not_recovered.get()), (6, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_received_an_event_gets_all_since_it_came() {
+    let server = server(Namespace::new("/"));
+    let (mut other, _) = came(&server, "/", "").await;
+    server.io.emit("before", ()).expect("sent");
+    let earlier = offset(&other.hear().await, r#"["before"]"#);
+    // Clients keep the offset of an earlier connection, of this process or of one before it.
+    for named in [None, Some(&*earlier), Some(".1")] {
+        let (stale, me) = came(&server, "/", "").await;
+        advance(10 * MINUTE).await;
+        server.io.emit("swallowed", ()).expect("sent");
+        let (cut, told) = back(&server, "/", &me, named).await;
+        assert_eq!(told.len(), 2);
+        offset(&told[0], r#"["swallowed"]"#);
+        cut.post("1").await;
+        server.io.emit("missed", ()).expect("sent");
+        let (_back, told) = back(&server, "/", &me, named).await;
+        assert_eq!(told.len(), 3);
+        offset(&told[0], r#"["swallowed"]"#);
+        offset(&told[1], r#"["missed"]"#);
+        drop(stale);
+    }
+    assert_eq!(server.metrics().not_recovered.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_heard_all_that_was_for_it_may_have_heard_it_long_ago() {
+    let server = server(Namespace::new("/"));
+    let (mut quiet, me) = came(&server, "/", "").await;
+    server.io.emit("heard", ()).expect("sent");
+    let heard = offset(&quiet.hear().await, r#"["heard"]"#);
+    // The log forgets it among what is for others.
+    for _ in 0..10 {
+        advance(MINUTE).await;
+        server.io.to("others").emit("x", ()).expect("sent");
+    }
+    quiet.post("1").await;
+    server.io.emit("missed", ()).expect("sent");
+    let (_back, told) = back(&server, "/", &me, Some(&heard)).await;
+    assert_eq!((told.len(), server.metrics().recovered.get()), (2, 1));
+    offset(&told[0], r#"["missed"]"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_says_what_has_arrived() {
+    for heartbeats in [true, false] {
+        let server = server(Namespace::new("/"));
+        let (mut quiet, me) = came(&server, "/", "").await;
+        server.io.emit("heard", ()).expect("sent");
+        let heard = offset(&quiet.hear().await, r#"["heard"]"#);
+        for _ in 0..10 {
+            advance(MINUTE).await;
+            server.io.to("others").emit("x", ()).expect("sent");
+            if heartbeats {
+                quiet.post("3").await;
+            }
+        }
+        server.io.emit("swallowed", ()).expect("sent");
+        server.io.emit("swallowed too", ()).expect("sent");
+        let mut back = server.client();
+        back.say(&me.connect("", Some(&heard))).await;
+        if heartbeats {
+            offset(&back.hear().await, r#"["swallowed"]"#);
+            offset(&back.hear().await, r#"["swallowed too"]"#);
+        }
+        assert_eq!(Me::read(&back.hear().await) == me, heartbeats);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_since_the_last_heartbeats_is_not_taken_for_received() {
+    let server = server(Namespace::new("/"));
+    let (stale, me) = came(&server, "/", "").await;
+    for number in 0..5 {
+        server.io.emit("swallowed", number).expect("sent");
+        if number < 2 {
+            // The pongs of two pings that were under way before.
+            stale.post("3").await;
+        }
+    }
+    let (_back, told) = back(&server, "/", &me, None).await;
+    assert_eq!(told.len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_goes_before_it_comes_again() {
+    let gate = Arc::new(Semaphore::new(0));
+    let namespace = Namespace::new("/")
+        .on_connect(|socket: Socket, State(log): State<Log>| log.note(format!("came {}", socket.recovered())))
+        .on_disconnecting(|socket: Socket| socket.set_data("last words"))
+        .on_disconnect(async |State(gate): State<Arc<Semaphore>>, State(log): State<Log>| -> HandlerResult {
+            gate.acquire().await?.forget();
+            log.note("went");
+            Ok(())
+        });
+    let mut server = Server::with(|builder| builder.options(recovering()).state(Arc::clone(&gate)).namespace(namespace));
+    let (stale, me) = came(&server, "/", "").await;
+    assert_eq!(server.noted().await, "came false");
+    let waiting = server.client();
+    waiting.say(&me.connect("", None)).await;
+    while stale.session.is_open() {
+        tokio::task::yield_now().await;
+    }
+    advance(4 * SECOND).await;
+    assert_eq!(server.notes(), [""; 0]);
+    // It goes itself while it waits, and another one waits in its place.
+    waiting.session.discard(CloseReason::TransportError);
+    let mut back = server.client();
+    back.say(&me.connect("", None)).await;
+    tokio::task::yield_now().await;
+    gate.add_permits(1);
+    assert_eq!(Me::read(&back.hear().await), me);
+    assert_eq!([server.noted().await, server.noted().await], ["went", "came true"]);
+    assert_eq!(socket(&server, &me.sid).data::<String>().expect("a text"), "last words");
+    // And who would have to wait too long is somebody else.
+    let start = Instant::now();
+    let mut anew = server.client();
+    anew.say(&me.connect("", None)).await;
+    assert_ne!(Me::read(&anew.hear().await), me);
+    assert_eq!((start.elapsed(), server.noted().await), (5 * SECOND, "came false".to_owned()));
+    gate.add_permits(1);
+    assert_eq!(server.noted().await, "went");
+    assert_eq!((server.metrics().recovered.get(), server.metrics().not_recovered.get()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_replaced_gives_way_to_its_successor() {
+    let gate = Arc::new(Semaphore::new(1));
+    let options = Options { recovery_skip_middlewares: false, ..recovering() };
+    let namespace = Namespace::new("/").middleware(async |State(gate): State<Arc<Semaphore>>| {
+        gate.acquire().await.map_err(|_| ConnectError::new("closed")).map(tokio::sync::SemaphorePermit::forget)
+    });
+    let server = Server::with(|builder| builder.options(options).state(Arc::clone(&gate)).namespace(namespace));
+    let (client, me) = came(&server, "/", "").await;
+    client.post("1").await;
+    let mut back = server.client();
+    let connect = me.connect("", None);
+    back.say_all(&[&connect, &connect]).await;
+    gate.add_permits(2);
+    assert_eq!(Me::read(&back.hear().await), me);
+    assert_eq!((server.metrics().sockets.get(), server.metrics().not_recovered.get()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_goes_by_itself_and_so_does_who_watches_it() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let server = Server::with(|builder| builder.options(recovering()).namespace(Namespace::new("/b")));
+    let before = tasks();
+    // Nobody could come back for it.
+    server.io.emit("x", "y".repeat(1000)).expect("sent");
+    server.io.of("/b").emit("x", "y".repeat(1000)).expect("sent");
+    assert_eq!((server.metrics().recovery_bytes.get(), tasks()), (0, before));
+    for round in 0..2 {
+        let (client, _) = came(&server, "/", "").await;
+        client.post("1").await;
+        server.io.emit("x", "y".repeat(1000)).expect("sent");
+        assert!(server.metrics().recovery_bytes.get() > 1000, "{round}");
+        advance(2 * MINUTE - SECOND).await;
+        tokio::task::yield_now().await;
+        assert!(server.metrics().recovery_bytes.get() > 1000);
+        while server.metrics().recovery_bytes.get() > 0 {
+            tokio::time::sleep(SECOND).await;
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(tasks(), before);
+        server.io.emit("x", "y".repeat(1000)).expect("sent");
+        assert_eq!(server.metrics().recovery_bytes.get(), 0);
+    }
+}
+
+#[tokio::test]
+async fn memory_is_bounded_over_all_namespaces_and_the_oldest_goes_first() {
+    let limits = Limits { recovery_bytes: 200_000, ..Limits::default() };
+    let server = Server::with(|builder| builder.options(recovering()).limits(limits).namespace(Namespace::new("/b")));
+    let (old, was) = came(&server, "/", "").await;
+    old.post("1").await;
+    server.io.emit("missed", "x".repeat(1000)).expect("sent");
+    let most = |_| {
+        server.io.of("/b").emit("filler", "x".repeat(1000)).expect("sent");
+        server.metrics().recovery_bytes.get()
+    };
+    // Who is in the other namespace pushes it out.
+    let (new, is) = came(&server, "/b", "").await;
+    let most = (0..1000).map(most).max().expect("a thousand");
+    assert!((190_000..=200_000).contains(&most), "{most}");
+    assert!(server.metrics().limit_recovery.get() > 800);
+    new.post("1").await;
+    server.io.of("/b").emit("missed", ()).expect("sent");
+    let (_anew, told) = back(&server, "/", &was, None).await;
+    assert_ne!(Me::read(told.last().expect("a welcome")), was);
+    // It has swallowed more than is kept.
+    let (_anew, told) = back(&server, "/b", &is, None).await;
+    assert_ne!(Me::read(told.last().expect("a welcome")), is);
+
+    // Sessions count too: who comes and goes without end takes no more than the rest.
+    for _ in 0..2000 {
+        let (client, _) = came(&server, "/", "").await;
+        client.session.discard(CloseReason::TransportClose);
+    }
+    while server.metrics().sockets.get() > 2 {
+        tokio::task::yield_now().await;
+    }
+    let now = server.metrics().recovery_bytes.get();
+    assert!((190_000..=200_000).contains(&now), "{now}");
+}
+
+#[tokio::test]
+async fn nobody_is_sent_more_than_a_slow_reader_may_owe() {
+    let limits = Limits { outbox_bytes: 5_000, ..Limits::default() };
+    let server = Server::with(|builder| builder.options(recovering()).limits(limits));
+    for (events, comes_back) in [(4, true), (5, false)] {
+        let (client, me) = came(&server, "/", "").await;
+        client.post("1").await;
+        for _ in 0..events {
+            server.io.emit("x", "y".repeat(1000)).expect("sent");
+        }
+        let (_back, told) = back(&server, "/", &me, None).await;
+        assert_eq!(Me::read(told.last().expect("a welcome")) == me, comes_back, "{events}");
+    }
+}
+
+#[tokio::test]
+async fn what_gets_lost_while_middlewares_are_asked_is_not_passed_over() {
+    let gate = Arc::new(Semaphore::new(1));
+    let options = Options { recovery_skip_middlewares: false, ..recovering() };
+    let limits = Limits { recovery_bytes: 10_000, ..Limits::default() };
+    let namespace = Namespace::new("/").middleware(async |State(gate): State<Arc<Semaphore>>, State(log): State<Log>| {
+        log.note("asked");
+        gate.acquire().await.map_err(|_| ConnectError::new("closed")).map(tokio::sync::SemaphorePermit::forget)
+    });
+    let build =
+        |builder: crate::hub::Builder| builder.options(options).limits(limits).state(Arc::clone(&gate)).namespace(namespace);
+    let mut server = Server::with(build);
+    let (client, me) = came(&server, "/", "").await;
+    client.post("1").await;
+    let mut back = server.client();
+    back.say(&me.connect("", None)).await;
+    assert_eq!([server.noted().await, server.noted().await], ["asked", "asked"]);
+    for _ in 0..100 {
+        server.io.emit("x", "y".repeat(1000)).expect("sent");
+    }
+    gate.add_permits(2);
+    while back.session.is_open() {
+        tokio::task::yield_now().await;
+    }
+    let mut anew = server.client();
+    anew.say(&me.connect("", None)).await;
+    assert_ne!(Me::read(&anew.hear().await), me);
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_dropped_takes_its_sessions_along() {
+    for cleanup in [true, false] {
+        let options = Options { cleanup_empty_child_namespaces: cleanup, ..recovering() };
+        let tenants = Namespace::matching(Regex::new("^/tenant-").expect("a pattern"));
+        let server = Server::with(|builder| builder.options(options).namespace(tenants));
+        let (client, me) = came(&server, "/tenant-1", "").await;
+        client.post("1").await;
+        assert_eq!(server.io.has("/tenant-1"), !cleanup);
+        let (_back, told) = back(&server, "/tenant-1", &me, None).await;
+        assert_eq!(Me::read(told.last().expect("a welcome")) == me, !cleanup);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_its_place_and_goes_leaves_no_namespace_behind() {
+    let options = Options { cleanup_empty_child_namespaces: true, ..recovering() };
+    let gate = Arc::new(Semaphore::new(0));
+    let tenants = Namespace::matching(Regex::new("^/tenant-").expect("a pattern"))
+        .on_disconnect(async |State(gate): State<Arc<Semaphore>>| gate.acquire().await.map(tokio::sync::SemaphorePermit::forget));
+    let server = Server::with(|builder| builder.options(options).state(Arc::clone(&gate)).namespace(tenants));
+    let (_stale, me) = came(&server, "/tenant-1", "").await;
+    let waiting = server.client();
+    waiting.say(&me.connect("/tenant-1,", None)).await;
+    waiting.session.discard(CloseReason::TransportError);
+    gate.add_permits(1);
+    while server.io.has("/tenant-1") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn clients_of_protocol_3_have_no_part_in_it() {
+    let server = server(Namespace::new("/"));
+    let mut old = server.client_of(Version::V3);
+    assert_eq!(old.hear().await, "engine 2:40");
+    let [socket] = &server.io.of("/").local_sockets()[..] else { panic!("one socket") };
+    assert_eq!((socket.pid(), socket.recovered()), (None, false));
+    socket.emit("x", ()).expect("sent");
+    assert_eq!(old.hear().await, r#"engine 7:42["x"]"#);
+}
+
+#[tokio::test]
+async fn a_session_is_plain_data() {
+    let server = server(Namespace::new("/"));
+    let (client, me) = came(&server, "/", "").await;
+    let old = socket(&server, &me.sid);
+    old.join("room").expect("joined");
+    old.set_data(&7).expect("set");
+    client.post("1").await;
+    let (shelf, _) = old.part().expect("on");
+    let saved = serde_json::to_string(&shelf.saved(&me.pid)).expect("plain");
+    let back: crate::hub::recovery::Saved = serde_json::from_str(&saved).expect("plain");
+    assert_eq!((back.sid.as_str(), back.state.rooms.len(), back.state.data.get()), (&*me.sid, 2, "7"));
+    assert!(!format!("{back:?}").contains(&me.pid));
+}
+
+/// Four threads speak while three clients are cut at every step, half of what they receive is swallowed, and they come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_is_said_meanwhile_every_client_hears_it_once_and_in_one_order() {
+    const EACH: usize = 1_000;
+    let server = Arc::new(Server::with(|builder| {
+        builder.options(recovering()).namespace(Namespace::new("/").on_connect(async |socket: Socket| socket.join("room")))
+    }));
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(came(&server, "/", "").await);
+    }
+    let speakers: Vec<_> = (0..4)
+        .map(|speaker| {
+            let io = server.io.clone();
+            std::thread::spawn(move || {
+                for number in 0..EACH {
+                    let all = if number % 2 == 0 { io.of("/") } else { io.to("room").except("nobody") };
+                    all.emit("said", (speaker, number)).expect("encoded");
+                    io.to("somebody else").emit("not for us", ()).expect("encoded");
+                    if number % 50 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        })
+        .collect();
+    let listeners: Vec<_> = clients
+        .into_iter()
+        .enumerate()
+        .map(|(seed, (client, me))| tokio::spawn(listen(Arc::clone(&server), client, me, seed, 4 * EACH)))
+        .collect();
+    let mut heard = Vec::new();
+    for listener in listeners {
+        heard.push(listener.await.expect("heard all"));
+    }
+    for speaker in speakers {
+        speaker.join().expect("said all");
+    }
+    for speaker in 0..4 {
+        let numbers: Vec<usize> = heard[0].iter().filter(|(by, _)| *by == speaker).map(|(_, number)| *number).collect();
+        assert!(numbers.iter().copied().eq(0..EACH), "{speaker}: {numbers:?}");
+    }
+    assert!(heard[0] == heard[1] && heard[1] == heard[2]);
+    assert_eq!(server.metrics().not_recovered.get(), 0);
+    assert!(server.metrics().recovered.get() > 30, "{}", server.metrics().recovered.get());
+}
+
+/// Hears so many events, and is cut again and again.
+async fn listen(server: Arc<Server>, mut client: Client, me: Me, seed: usize, events: usize) -> Vec<(usize, usize)> {
+    let mut heard = Vec::new();
+    let mut last: Option<String> = None;
+    let mut round = seed;
+    while heard.len() < events {
+        round += 1;
+        // Every other line swallows what it is given at the end.
+        for step in 0..round % 5 {
+            if heard.len() == events {
+                break;
+            }
+            let packets = client.hear_all().await;
+            if step + 1 == round % 5 && round % 2 == 0 {
+                break;
+            }
+            for packet in packets.iter().filter(|packet| packet.starts_with('2')) {
+                let event: (String, usize, usize, String) =
+                    serde_json::from_str(packet.trim_start_matches('2')).expect("an event");
+                heard.push((event.1, event.2));
+                last = Some(event.3);
+            }
+            assert!(packets.iter().filter(|packet| packet.starts_with('0')).all(|packet| Me::read(packet) == me));
+        }
+        match round % 3 {
+            0 => client.session.discard(CloseReason::TransportError),
+            1 => client.post("1").await,
+            // Half open.
+            _ => {}
+        }
+        client = server.client();
+        client.say(&me.connect("", last.as_deref())).await;
+    }
+    heard
 }
 
 /// Who a client is.
