@@ -183,6 +183,9 @@ enum Place {
     /// By a socket that is coming in, is here, or whose handlers are being told that it has gone.
     Taken {
         session: Arc<Session>,
+        /// The number of the attempt.
+        attempt: u64,
+        /// Wakes the attempts that wait for the place.
         freed: Option<Arc<Notify>>,
     },
     Left {
@@ -200,7 +203,8 @@ impl Shelf {
     /// A place for a client that was not here before.
     pub(super) fn open(&self, pid: Pid, session: &Arc<Session>) -> Track {
         self.memory.runtime.get_or_init(Handle::current);
-        self.lock().places.insert(pid.clone(), Place::Taken { session: Arc::clone(session), freed: None });
+        let attempt = self.memory.next();
+        self.lock().places.insert(pid.clone(), Place::Taken { session: Arc::clone(session), attempt, freed: None });
         Track::new(pid, Progress::at(0), None)
     }
 
@@ -210,15 +214,18 @@ impl Shelf {
     /// Why the client begins anew.
     pub(super) async fn take(&self, claim: Claim, session: &Arc<Session>, limit: usize) -> Result<Track, &'static str> {
         let patience = Instant::now() + PATIENCE;
+        let attempt = self.memory.next();
         loop {
             let (stale, free);
             let freed = {
                 let mut state = self.lock();
-                let Some(Place::Taken { session: holder, freed }) = state.places.get_mut(&*claim.pid) else {
-                    return state.retake(&claim, session, limit);
+                let Some(Place::Taken { session: holder, attempt: holders, freed }) = state.places.get_mut(&*claim.pid) else {
+                    return state.retake(&claim, session, attempt, limit);
                 };
+                // Of two attempts that waited, the earlier one's line is stale.
+                let is_late = *holders > attempt;
                 // An attempt of this very session ends by itself.
-                stale = (!Arc::ptr_eq(holder, session)).then(|| Arc::clone(holder));
+                stale = (!Arc::ptr_eq(holder, session)).then(|| Arc::clone(if is_late { session } else { holder }));
                 free = Arc::clone(freed.get_or_insert_default());
                 free.notified()
             };
@@ -386,7 +393,7 @@ impl Shelf {
 
 impl State {
     /// Gives a client that has left its place again, and looks up what it missed.
-    fn retake(&mut self, claim: &Claim, session: &Arc<Session>, limit: usize) -> Result<Track, &'static str> {
+    fn retake(&mut self, claim: &Claim, session: &Arc<Session>, attempt: u64, limit: usize) -> Result<Track, &'static str> {
         let Some((pid, Place::Left { saved, until, .. })) = self.places.remove_entry(&*claim.pid) else {
             return Err("its session is not known");
         };
@@ -399,7 +406,7 @@ impl State {
         if !self.collect(&mut restored, limit) {
             return Err("it missed too much");
         }
-        self.places.insert(pid.clone(), Place::Taken { session: Arc::clone(session), freed: None });
+        self.places.insert(pid.clone(), Place::Taken { session: Arc::clone(session), attempt, freed: None });
         Ok(Track::new(pid, restored.saved.progress, Some(restored)))
     }
 
