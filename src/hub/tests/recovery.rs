@@ -556,7 +556,7 @@ async fn what_gets_lost_while_middlewares_are_asked_is_not_passed_over() {
     let mut server = Server::with(build);
     let (client, me) = came(&server, "/", "").await;
     client.post("1").await;
-    let mut back = server.client();
+    let back = server.client();
     back.say(&me.connect("", None)).await;
     assert_eq!([server.noted().await, server.noted().await], ["asked", "asked"]);
     for _ in 0..100 {
@@ -573,9 +573,10 @@ async fn what_gets_lost_while_middlewares_are_asked_is_not_passed_over() {
 
 #[tokio::test]
 async fn a_namespace_that_is_dropped_takes_its_sessions_along() {
+    let pattern = Regex::new("^/tenant-").expect("a pattern");
     for cleanup in [true, false] {
         let options = Options { cleanup_empty_child_namespaces: cleanup, ..recovering() };
-        let tenants = Namespace::matching(Regex::new("^/tenant-").expect("a pattern"));
+        let tenants = Namespace::matching(pattern.clone());
         let server = Server::with(|builder| builder.options(options).namespace(tenants));
         let (client, me) = came(&server, "/tenant-1", "").await;
         client.post("1").await;
