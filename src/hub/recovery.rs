@@ -115,7 +115,7 @@ pub(super) struct Track {
     pub(super) is_recovered: bool,
     progress: Mutex<Progress>,
     /// Until it comes in.
-    restored: Mutex<Option<Restored>>,
+    restored: Mutex<Option<Box<Restored>>>,
     /// When, and the last event that there was then.
     left: OnceLock<(Instant, u64)>,
 }
@@ -123,7 +123,7 @@ pub(super) struct Track {
 impl Track {
     fn new(pid: Pid, progress: Progress, restored: Option<Restored>) -> Self {
         let is_recovered = restored.is_some();
-        Self { pid, is_recovered, progress: progress.into(), restored: restored.into(), left: OnceLock::new() }
+        Self { pid, is_recovered, progress: progress.into(), restored: restored.map(Box::new).into(), left: OnceLock::new() }
     }
 
     /// Whose place it takes, until it comes in.
@@ -140,7 +140,7 @@ impl Track {
         self.progress.lock().expect(UNPOISONED)
     }
 
-    fn restored(&self) -> MutexGuard<'_, Option<Restored>> {
+    fn restored(&self) -> MutexGuard<'_, Option<Box<Restored>>> {
         self.restored.lock().expect(UNPOISONED)
     }
 }
@@ -352,7 +352,7 @@ impl Shelf {
         let mut state = self.lock();
         let is_known = state.free(&track.pid);
         match track.restored().take() {
-            Some(Restored { saved, until, .. }) if is_known => self.put(state, saved, until),
+            Some(restored) if is_known => self.put(state, restored.saved, restored.until),
             _ => state.tidy(),
         }
     }

@@ -44,8 +44,8 @@ struct Inner {
     state: Mutex<SocketState>,
     pending: Pending,
     queue: Queue,
-    /// Its part in recovery, if it has one.
-    track: Option<Track>,
+    /// Its part in recovery, if it has one: without recovery it takes no room.
+    track: Option<Box<Track>>,
 }
 
 /// What of a socket is plain data, and would survive a move to another process.
@@ -85,7 +85,7 @@ impl Socket {
             state: Mutex::new(SocketState { rooms: Vec::new(), data }),
             pending: Pending::default(),
             queue: Queue::held(),
-            track,
+            track: track.map(Box::new),
         }))
     }
 
@@ -387,7 +387,7 @@ impl Socket {
 
     /// Its part in recovery, if it has one.
     pub(super) fn part(&self) -> Option<(&Shelf, &Track)> {
-        self.0.live.shelf.as_deref().zip(self.0.track.as_ref())
+        self.0.live.shelf.as_deref().zip(self.0.track.as_deref())
     }
 
     /// Nothing more is heard of the socket, and its namespace may go.
