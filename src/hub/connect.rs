@@ -108,7 +108,7 @@ async fn find(link: &Link, name: &ByteString, handshake: &Handshake) -> Result<A
 async fn identify(link: &Link, session: &Arc<Session>, live: &Live, handshake: &Handshake) -> Option<Track> {
     let shelf = live.shelf.as_ref().filter(|_| session.version() == Version::V4)?;
     if let Some(claim) = Claim::read(handshake.auth_json()) {
-        match shelf.take(claim, session, link.io().limits().outbox_bytes).await {
+        match shelf.take(claim, session, room(link, session)).await {
             Ok(track) => return Some(track),
             Err(reason) => {
                 link.io().metrics().not_recovered.inc();
@@ -117,6 +117,11 @@ async fn identify(link: &Link, session: &Arc<Session>, live: &Live, handshake: &
         }
     }
     Some(shelf.open(link.io().next_pid(), session))
+}
+
+/// Bytes that may still be sent to the client before its line is given up: what it missed in several namespaces comes over the same one.
+fn room(link: &Link, session: &Session) -> usize {
+    link.io().limits().outbox_bytes.saturating_sub(session.backlog())
 }
 
 /// Asks the middlewares in turn; one that took up its former connection joins its rooms first, and may not have to ask.
@@ -160,7 +165,7 @@ fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
         session.send(&packets).ok().and_then(|()| socket.live().enter(socket))
     };
     let entered = match socket.part() {
-        Some((shelf, track)) => shelf.welcome(track, link.io().limits().outbox_bytes, greet),
+        Some((shelf, track)) => shelf.welcome(track, room(link, session), greet),
         None => greet(Vec::new()),
     };
     let Some(rooms) = entered else {

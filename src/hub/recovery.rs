@@ -290,13 +290,15 @@ impl Shelf {
     pub(super) fn welcome<T>(&self, track: &Track, limit: usize, greet: impl FnOnce(Vec<Encoded>) -> Option<T>) -> Option<T> {
         let state = self.lock();
         let mut restored = track.restored();
+        // Middlewares may have taken long.
+        if !restored.as_mut().is_none_or(|restored| state.collect(restored, limit)) {
+            // The next attempt would end like this one: it begins anew.
+            *restored = None;
+            return None;
+        }
         let (missed, progress) = match &mut *restored {
             None => (Vec::new(), Progress::at(self.memory.next())),
             Some(restored) => {
-                // Middlewares may have taken long.
-                if !state.collect(restored, limit) {
-                    return None;
-                }
                 let mut progress = Progress::at(restored.heard);
                 let mut missed = Vec::new();
                 for (number, packets) in restored.missed.drain(..) {
@@ -436,14 +438,14 @@ impl State {
         for Logged { number, target, packets } in self.log.range(from..) {
             restored.seen = *number;
             if target.reaches(&rooms) {
-                restored.bytes += packets.iter().map(Encoded::len).sum::<usize>();
+                restored.bytes += weight(packets);
                 restored.missed.push((*number, packets.clone()));
-                if restored.bytes > limit {
-                    return false;
-                }
+            }
+            if restored.bytes > limit {
+                break;
             }
         }
-        true
+        restored.bytes <= limit
     }
 
     /// Lets those come who wait for the place; `false` says that there was none.

@@ -629,6 +629,46 @@ async fn a_session_is_plain_data() {
     assert!(!format!("{back:?}").contains(&me.pid));
 }
 
+#[tokio::test]
+async fn what_is_too_much_for_one_line_does_not_end_every_line_that_the_client_tries() {
+    for skip in [true, false] {
+        let options = Options { recovery_skip_middlewares: skip, ..recovering() };
+        let gate = Arc::new(Semaphore::new(2));
+        let middleware = async |State(gate): State<Arc<Semaphore>>| -> Result<(), ConnectError> {
+            gate.acquire().await.expect("open").forget();
+            Ok(())
+        };
+        let server = Server::with(|builder| {
+            let builder = builder.options(options).limits(Limits { outbox_bytes: 10_000, ..Limits::default() });
+            let namespaces = ["/", "/b"].map(|name| Namespace::new(name).middleware(middleware));
+            namespaces.into_iter().fold(builder.state(Arc::clone(&gate)), super::super::Builder::namespace)
+        });
+        let mut client = server.client();
+        let (me, too) = (client.enter("/", "").await, client.enter("/b", "").await);
+        client.post("1").await;
+        for namespace in ["/", "/b"] {
+            server.io.of(namespace).emit("missed", "x".repeat(6_000)).expect("sent");
+        }
+        let mut attempts = 0;
+        let heard = loop {
+            attempts += 1;
+            assert!(attempts < 3, "it never comes in, middlewares skipped: {skip}");
+            let mut back = server.client();
+            back.say_all(&[&me.connect("", None), &too.connect("/b,", None)]).await;
+            gate.add_permits(2);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            if back.session.is_open() {
+                break [back.hear().await, back.hear().await, back.hear().await];
+            }
+        };
+        assert_eq!((attempts, heard[0].len() > 6_000), (if skip { 1 } else { 2 }, true));
+        assert_eq!(Me::read(&heard[1]), me);
+        assert_ne!(Me::read(&heard[2]).pid, too.pid);
+    }
+}
+
 /// Four threads speak while three clients are cut again and again, half of their lines swallow the last that they are given, and they come back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_is_said_meanwhile_every_client_hears_it_once_and_in_one_order() {
