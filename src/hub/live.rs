@@ -6,7 +6,7 @@ use super::errors::JoinError;
 use super::event::Event;
 use super::handler::guarded;
 use super::namespace::Behaviour;
-use super::recovery::Shelf;
+use super::recovery::{Shelf, Track};
 use super::room::Room;
 use super::rooms::{Index, Target};
 use super::socket::Socket;
@@ -260,11 +260,20 @@ impl Live {
         (sockets, id)
     }
 
-    /// Sends an event to one socket, and keeps it for it.
-    pub(super) fn send_kept(&self, shelf: &Shelf, socket: &Socket, flags: &Flags, name: &str, args: &Args) {
-        let target = Target { rooms: vec![Room::from(socket.id())], except: Vec::new() };
-        let select = || if socket.is_behind(shelf) { Vec::new() } else { vec![socket.clone()] };
-        shelf.send(&target, select, |offset| self.event(shelf, flags, name, &args.and(offset)));
+    /// Sends an event to one socket, or to the one that has taken its place, and keeps it for its client.
+    pub(super) fn send_kept(&self, shelf: &Shelf, socket: &Socket, track: &Track, flags: &Flags, name: &str, args: &Args) {
+        let select = || {
+            if socket.is_closed() {
+                let room = Target { rooms: vec![Room::from(socket.id())], except: Vec::new() };
+                self.select(&room).into_iter().filter(|other| other.pid() == socket.pid()).collect()
+            } else if shelf.is_behind(track) {
+                Vec::new()
+            } else {
+                vec![socket.clone()]
+            }
+        };
+        let sockets = shelf.send(&track.alone(), select, |offset| self.event(shelf, flags, name, &args.and(offset)));
+        sockets.iter().for_each(|socket| self.notify_outgoing(socket, name, args));
     }
 
     fn event(&self, shelf: &Shelf, flags: &Flags, name: &str, args: &Args) -> Vec<Encoded> {

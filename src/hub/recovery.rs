@@ -131,6 +131,11 @@ impl Track {
         self.restored().as_ref().map(|restored| restored.saved.clone())
     }
 
+    /// Its client and nobody else, here or gone: a room of its pid, which nobody knows who could join it.
+    pub(super) fn alone(&self) -> Target {
+        Target { rooms: vec![Room::from(self.pid.as_str())], except: Vec::new() }
+    }
+
     /// An event is being sent to it.
     pub(super) fn send(&self, number: u64) {
         self.progress().send(number);
@@ -432,7 +437,7 @@ impl State {
         if self.lost > restored.seen {
             return false;
         }
-        let own = Room::from(&restored.saved.sid);
+        let own = Room::from(restored.saved.pid.as_str());
         let rooms: HashSet<&Room> = restored.saved.state.rooms.iter().chain([&own]).collect();
         let from = self.log.partition_point(|logged| logged.number <= restored.seen);
         for Logged { number, target, packets } in self.log.range(from..) {

@@ -380,11 +380,6 @@ impl Socket {
         }
     }
 
-    /// Whether it still has to hear what it missed.
-    pub(super) fn is_behind(&self, shelf: &Shelf) -> bool {
-        self.0.track.as_ref().is_some_and(|track| shelf.is_behind(track))
-    }
-
     /// Its part in recovery, if it has one.
     pub(super) fn part(&self) -> Option<(&Shelf, &Track)> {
         self.0.live.shelf.as_deref().zip(self.0.track.as_deref())
@@ -402,14 +397,7 @@ impl Socket {
             if self.is_closed() && !shelf.knows(&track.pid) {
                 return Err(EmitError::Disconnected);
             }
-            if self.is_closed() {
-                // It may be back by now, as another socket of its id.
-                let target = Target { rooms: vec![Room::from(self.id())], except: Vec::new() };
-                self.0.live.broadcast(&target, flags, event, &args);
-            } else {
-                self.0.live.notify_outgoing(self, event, &args);
-                self.0.live.send_kept(shelf, self, flags, event, &args);
-            }
+            self.0.live.send_kept(shelf, self, track, flags, event, &args);
             return Ok(());
         }
         if self.is_closed() && !flags.volatile {

@@ -669,6 +669,32 @@ async fn what_is_too_much_for_one_line_does_not_end_every_line_that_the_client_t
     }
 }
 
+#[tokio::test]
+async fn what_was_sent_to_one_socket_is_missed_by_nobody_else_in_its_room() {
+    let server = server(Namespace::new("/"));
+    let (client, me) = came(&server, "/", "").await;
+    let (guest, other) = came(&server, "/", "").await;
+    let one = socket(&server, &me.sid);
+    socket(&server, &other.sid).join(one.id()).expect("joined");
+    one.leave(one.id());
+    guest.post("1").await;
+    one.emit("while it is here", ()).expect("sent");
+    client.post("1").await;
+    one.emit("while it is gone", ()).expect("kept");
+    server.io.except(one.id()).emit("to all but its room", ()).expect("sent");
+
+    let (mut client, told) = back(&server, "/", &me, None).await;
+    assert_eq!(
+        told.iter().filter_map(|packet| packet.split('"').nth(1)).collect::<Vec<_>>(),
+        ["while it is here", "while it is gone", "to all but its room", "sid"]
+    );
+    let (_guest, told) = back(&server, "/", &other, None).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    socket(&server, &me.sid).join(one.id()).expect("joined");
+    one.emit("through the old one", ()).expect("sent");
+    offset(&client.hear().await, r#"["through the old one"]"#);
+}
+
 /// Four threads speak while three clients are cut again and again, half of their lines swallow the last that they are given, and they come back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_is_said_meanwhile_every_client_hears_it_once_and_in_one_order() {
