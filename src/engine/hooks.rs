@@ -8,6 +8,7 @@ use std::pin::Pin;
 
 type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Decide<T> = Box<dyn Fn(&Parts) -> Answer<T> + Send + Sync>;
+type Look = Box<dyn Fn(&Parts) + Send + Sync>;
 type AddHeaders = Box<dyn Fn(&mut HeaderMap, &Parts) + Send + Sync>;
 type Tell = Box<dyn Fn(&ConnectionError, &Parts) + Send + Sync>;
 
@@ -16,6 +17,7 @@ type Tell = Box<dyn Fn(&ConnectionError, &Parts) + Send + Sync>;
 pub struct Hooks {
     pub(super) allow_request: Option<Decide<Result<(), String>>>,
     pub(super) generate_id: Option<Decide<Result<String, String>>>,
+    pub(super) on_request: Option<Look>,
     pub(super) initial_headers: Option<AddHeaders>,
     pub(super) headers: Option<AddHeaders>,
     pub(super) connection_error: Option<Tell>,
@@ -41,6 +43,23 @@ impl Hooks {
         R: Future<Output = Result<String, String>> + Send + 'static,
     {
         self.generate_id = Some(Box::new(move |request| Box::pin(generate(request))));
+        self
+    }
+
+    /// Told of every request before anything is decided about it, polls, posts and upgrades included.
+    ///
+    /// ```
+    /// use stickyport::engine::Hooks;
+    ///
+    /// let hooks = Hooks::default().on_request(|request| {
+    ///     if let Some(agent) = request.headers.get("user-agent") {
+    ///         println!("{} by {agent:?}", request.method);
+    ///     }
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_request(mut self, look: impl Fn(&Parts) + Send + Sync + 'static) -> Self {
+        self.on_request = Some(Box::new(look));
         self
     }
 

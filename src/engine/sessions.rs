@@ -229,6 +229,13 @@ impl Engine {
         }
     }
 
+    /// Tells the application of a request.
+    pub fn requested(&self, request: &Parts) {
+        if let Some(look) = &self.hooks.on_request {
+            look(request);
+        }
+    }
+
     /// Counts a refusal and tells the application of it.
     pub fn refused(&self, error: &ConnectionError, request: &Parts) {
         match error {

@@ -100,6 +100,7 @@ impl EngineIo {
         let is_upgrade = asks_for_websocket(request.headers());
         let on_upgrade = is_upgrade.then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
+        self.engine.requested(&parts);
         let mut answer = if parts.method == Method::OPTIONS && self.cors.answers_preflight(&parts.headers) {
             let mut answer = plain(self.cors.preflight_status(), Bytes::new());
             self.cors.add_preflight_headers(&parts.headers, answer.headers_mut());

@@ -3,6 +3,7 @@
 use crate::support::{TestServer, websocket_request};
 use axum::Router;
 use axum::routing::get;
+use std::sync::{Arc, Mutex};
 use stickyport::engine::{BadRequest, CloseReason, Hooks, TransportKind, Version};
 use stickyport::http::options::Cors;
 use tokio::sync::mpsc;
@@ -193,6 +194,27 @@ async fn an_application_may_make_its_own_sids_and_add_headers() {
     // Two sessions of one sid would read each other's messages.
     assert_eq!(server.request(handshake).await.text(), r#"{"code":3,"message":"Bad request"}"#);
     assert_eq!(server.get("EIO=4&transport=polling").await.text(), r#"{"code":3,"message":"Bad request"}"#);
+}
+
+#[tokio::test]
+async fn an_application_sees_every_request_before_anything_is_made_of_it() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let requests = Arc::clone(&seen);
+    let server = TestServer::start(|setup| {
+        setup.hooks = Hooks::default().on_request(move |request| {
+            let method = request.method.to_string();
+            requests.lock().expect("nothing panics under this lock").push((method, request.headers.contains_key("x-mine")));
+        });
+    });
+    let (_, query) = server.poller().await;
+    server.post(&query, "4hi").await;
+    // When its message is heard, its request has been seen.
+    server.message().await;
+    server.request("OPTIONS /engine.io/?EIO=4 HTTP/1.1\r\nHost: test\r\nX-Mine: 1\r\n\r\n").await;
+    server.websocket().await;
+    let seen = seen.lock().expect("nothing panics under this lock").clone();
+    let seen: Vec<_> = seen.iter().map(|(method, is_mine)| (method.as_str(), *is_mine)).collect();
+    assert_eq!(seen, [("GET", false), ("POST", false), ("OPTIONS", true), ("GET", false)]);
 }
 
 #[tokio::test]

@@ -5,6 +5,14 @@ use bytes::Bytes;
 use stickyport::engine::{CloseReason, Message};
 
 #[tokio::test]
+async fn a_binary_message_may_come_as_base64() {
+    let server = TestServer::start(|_| {});
+    let (_, mut socket) = server.websocket().await;
+    socket.send("bAQID").await;
+    assert_eq!(server.message().await, Message::Binary(Bytes::from_static(&[1, 2, 3])));
+}
+
+#[tokio::test]
 async fn the_open_packet_comes_first_and_offers_no_upgrade() {
     let server = TestServer::start(|_| {});
     let mut socket = server.upgrade("EIO=4&transport=websocket").await.expect("upgraded");

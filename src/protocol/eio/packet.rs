@@ -73,11 +73,21 @@ pub enum Packet {
 pub struct PacketError;
 
 impl Packet {
-    /// Decodes the text of a WebSocket frame.
+    /// Decodes the text of a WebSocket frame, or one packet of a polling payload.
+    ///
+    /// Some clients write binary messages as base64 on WebSockets too.
     ///
     /// # Errors
-    /// The text does not begin with a digit from 0 to 6.
+    /// The text begins neither with a digit from 0 to 6 nor with `b`.
     pub fn decode(text: &ByteString) -> Result<Self, PacketError> {
+        match text.strip_prefix('b') {
+            Some(base64) => Ok(Self::from_base64(base64)),
+            None => Self::from_text(text),
+        }
+    }
+
+    /// Decodes a packet that is a digit and text.
+    pub(super) fn from_text(text: &ByteString) -> Result<Self, PacketError> {
         let kind = text.as_bytes().first().ok_or(PacketError)?;
         let data = || text.slice_ref(text.get(1..).unwrap_or_default());
         Ok(match kind {
@@ -90,17 +100,6 @@ impl Packet {
             b'6' => Self::Noop,
             _ => return Err(PacketError),
         })
-    }
-
-    /// Decodes one packet of a polling payload, where `b` begins base64.
-    ///
-    /// # Errors
-    /// The text begins with neither.
-    pub fn decode_polling(text: &ByteString) -> Result<Self, PacketError> {
-        match text.strip_prefix('b') {
-            Some(base64) => Ok(Self::from_base64(base64)),
-            None => Self::decode(text),
-        }
     }
 
     /// The binary message that a text stands for.

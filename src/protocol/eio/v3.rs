@@ -24,7 +24,7 @@ pub fn decode_packet(packet: &Message) -> Result<Packet, PacketError> {
     match packet {
         Message::Text(text) => match text.strip_prefix("b4") {
             Some(base64) => Ok(Packet::from_base64(base64)),
-            None => Packet::decode(text),
+            None => Packet::from_text(text),
         },
         Message::Binary(bytes) if bytes.first() == Some(&MESSAGE) => Ok(Packet::Message(bytes.slice(1..).into())),
         Message::Binary(_) => Err(PacketError),
