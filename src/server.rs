@@ -13,6 +13,7 @@ use http::Request;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +22,9 @@ use tracing::{info, warn};
 
 /// Time for requests in flight and last words, after all sessions were closed; a stop is not to hang on a client that does not read.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Connections that a port takes before others get their turn.
+const ACCEPTED_A_TURN: u64 = 8;
 
 /// A server on its ports.
 ///
@@ -244,13 +248,17 @@ struct Port {
 
 impl Port {
     async fn accept(self, listener: Listener, shutdown: Shutdown, until: Phase, routes: impl Serve) {
-        loop {
+        for accepted in 1.. {
             let stream = tokio::select! {
                 biased;
                 () = shutdown.reached(until) => break,
                 stream = listener.accept(self.engine.metrics()) => stream,
             };
             self.take(stream, &routes);
+            // Clients that are here go before those that wait to come in: a flood of connections stays in the kernel's queue.
+            if accepted % ACCEPTED_A_TURN == 0 {
+                yield_now().await;
+            }
         }
         // A socket of our own takes whoever waits in it down with it, so they are let in first.
         if !listener.is_inherited() {

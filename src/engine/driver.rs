@@ -2,7 +2,7 @@
 
 use super::session::{Farewell, Link, Session};
 use super::stream::Stream;
-use super::transport::websocket::{Lost, WebSocket};
+use super::transport::websocket::{Lost, WebSocket, with_read_buffer};
 use crate::protocol::eio::{Encoded, Message, Packet, Version, v3};
 use crate::protocol::errors::CloseReason;
 use std::io::IoSlice;
@@ -17,6 +17,9 @@ const LINGER: Duration = Duration::from_secs(3);
 
 /// RFC 6455, section 7.4.1: a message was too big.
 const CLOSE_TOO_BIG: [u8; 4] = [0x88, 2, 0x03, 0xf1];
+/// Messages that are handed on before others get their turn; a read may hold ten thousand.
+const MESSAGES_A_TURN: usize = 64;
+
 /// A close frame without a code.
 const CLOSE: [u8; 2] = [0x88, 0];
 
@@ -111,17 +114,19 @@ impl Session {
     }
 }
 
-/// Hands on the messages of one read.
+/// Hands on the messages of one read, or as many of them as one turn may.
 fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut &[u8]) {
     let Some(socket) = socket else { return };
     let mut replies = Vec::new();
+    let mut left = MESSAGES_A_TURN;
     let result = socket.read(&mut replies, |message| {
         match decode(session.version(), message) {
             Some(packet) => session.receive(packet),
             None => session.lose(CloseReason::ParseError),
         }
         let is_over = session.lock().machine.is_closed();
-        if session.connection().ready() && !is_over { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        left -= 1;
+        if session.connection().ready() && !is_over && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if !replies.is_empty() {
         session.push_frames(&replies);
@@ -227,13 +232,12 @@ async fn linger(stream: &Stream) {
 
 /// Reads to the end, so that closing does not reset the connection before the peer has read our last words.
 async fn swallow(stream: &Stream) {
-    let mut buffer = [0; 512];
-    // Waiting before every read also lets others have their turn while the peer goes on talking.
     while stream.readable().await.is_ok() {
-        match stream.try_read(&mut buffer) {
+        match with_read_buffer(|buffer| stream.try_read(buffer)) {
             Ok(0) => return,
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return,
-            _ => {}
+            // Others get their turn while the peer goes on talking.
+            _ => yield_now().await,
         }
     }
 }

@@ -18,9 +18,14 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
+
+/// Handshakes that are begun before others get their turn.
+const NEWCOMERS_A_TURN: usize = 8;
 
 /// The sessions of one instance.
 pub struct Engine {
@@ -33,6 +38,7 @@ pub struct Engine {
     application: Arc<dyn Application>,
     hooks: Hooks,
     gate: Arc<Gate>,
+    newcomers: Semaphore,
     sessions: RwLock<HashMap<Sid, Entry>>,
     tasks: TaskTracker,
     pub(super) ping: Encoded,
@@ -138,6 +144,7 @@ impl Builder {
             application,
             hooks,
             gate: Arc::default(),
+            newcomers: Semaphore::new(NEWCOMERS_A_TURN),
             sessions: RwLock::default(),
             tasks: TaskTracker::new(),
             ping: Encoded::control("2"),
@@ -250,6 +257,12 @@ impl Engine {
         if let Some(tell) = &self.hooks.connection_error {
             tell(error, request);
         }
+    }
+
+    /// Waits for a newcomer's turn: those who are here go first, and a flood of handshakes holds them up no longer than a few of them.
+    pub async fn take_turn(&self) {
+        let _turn = self.newcomers.acquire().await.expect("never closed");
+        yield_now().await;
     }
 
     /// A place for one more session of `address`.

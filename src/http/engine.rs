@@ -131,6 +131,7 @@ impl EngineIo {
             return Err(ConnectionError::Forbidden(String::new()).into());
         }
         let sid = self.engine.authorize(parts, &query).await?;
+        self.engine.take_turn().await;
         let client = Client::of(&peer, &parts.headers, &self.trusted_proxies);
         let handshake = Handshake {
             version: Version::of(&query),

@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use tokio::task::coop::consume_budget;
 use tracing::{Instrument as _, Span};
 
 /// What happens to a socket.
@@ -171,6 +172,8 @@ impl Socket {
                         if let Some(work) = course.run() {
                             course.wait(work).await;
                         }
+                        // A thousand that had to wait behind one must not hold up everybody else.
+                        consume_budget().await;
                     }
                 });
                 return;

@@ -8,5 +8,6 @@ mod polling;
 mod regression;
 mod socket_io;
 mod support;
+mod turns;
 mod upgrade;
 mod websocket;

@@ -8,6 +8,7 @@ use crate::protocol::errors::CloseReason;
 use std::future::poll_fn;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Poll, Waker};
+use tokio::task::coop::consume_budget;
 
 /// The GET and the POST of a session.
 #[derive(Debug, Default)]
@@ -146,6 +147,8 @@ impl Session {
                 }
             }
             self.until_ready().await;
+            // Others get their turn: a payload may hold ten thousand packets.
+            consume_budget().await;
         }
     }
 

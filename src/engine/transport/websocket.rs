@@ -21,6 +21,11 @@ thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
 }
 
+/// Lends the thread's buffer for one read.
+pub(in crate::engine) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
+    READ_BUFFER.with_borrow_mut(|buffer| read(buffer))
+}
+
 /// The receiving half of a WebSocket connection.
 pub(in crate::engine) struct WebSocket {
     stream: Arc<Stream>,
@@ -89,7 +94,7 @@ impl WebSocket {
         replies: &mut Vec<u8>,
         mut on_message: impl FnMut(Message) -> ControlFlow<()>,
     ) -> Result<(), Lost> {
-        READ_BUFFER.with_borrow_mut(|buffer| {
+        with_read_buffer(|buffer| {
             let carried = std::mem::take(&mut self.carry);
             let (count, end) = if self.is_stopped { (0, None) } else { self.try_read(buffer) };
             self.was_full = count == READ_SIZE;

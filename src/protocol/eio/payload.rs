@@ -20,7 +20,7 @@ pub fn decode(payload: &ByteString, max_packets: usize) -> impl Iterator<Item = 
             next = None;
             return Some(Err(PayloadError::TooManyPackets));
         }
-        let end = rest.bytes().position(|b| b == SEPARATOR);
+        let end = rest.find(char::from(SEPARATOR));
         let text = rest.get(..end.unwrap_or(rest.len())).expect("a separator is ASCII");
         let packet = Packet::decode(&payload.slice_ref(text)).map_err(PayloadError::from);
         next = match (end, &packet) {
