@@ -1,7 +1,7 @@
 //! The floods: how long well-behaved clients wait while somebody attacks, against how long they wait without.
 //!
-//! The server has a core of its own. Clients and attacker share the other, and where the user may ask for that (SCHED_FIFO), server and clients go before
-//! everybody else on theirs, so that what the clients see is the server's doing and not that they have to wait for the attacker. How late the clients'
+//! The server has a core of its own. Clients and attacker share the other, and where the user may ask for that, server (nice -20) and clients (SCHED_FIFO)
+//! go before everybody else on theirs, so that what the clients see is the server's doing and not that they have to wait for the attacker. How late the clients'
 //! own clocks were is shown beside it: nothing below that can be measured.
 
 use super::attacks::Attack;

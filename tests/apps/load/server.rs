@@ -88,28 +88,25 @@ pub struct Place {
 
 /// A program with a bounded number of descriptors.
 pub fn command(place: &Place, program: PathBuf) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {OPEN_FILES}; exec \"$@\""), "sh"]);
+    // Nice values count within a session only where the kernel groups tasks by session, so the session itself is made as nice.
+    let first = "echo -20 >/proc/self/autogroup; exec nice -n -20 \"$@\"";
+    let script = format!("ulimit -n {OPEN_FILES}; {}", if place.is_first { first } else { "exec \"$@\"" });
+    let mut command = if place.is_first { Command::new("setsid") } else { Command::new("env") };
+    command.args(["sh", "-c", &script, "sh"]);
     if let Some(core) = place.core {
         command.args(["taskset", "-c", &core.to_string()]);
-    }
-    if place.is_first {
-        command.args(FIRST);
     }
     command.arg(program).stdin(Stdio::null());
     command
 }
 
-/// SCHED_FIFO: what else runs on the machine takes no time from it.
-const FIRST: [&str; 3] = ["chrt", "--fifo", "1"];
-
 /// Whether this user may put a process first.
 pub fn may_be_first() -> bool {
-    let [chrt, policy, priority] = FIRST;
-    Command::new(chrt).args([policy, priority, "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    Command::new("chrt").args(["--fifo", "1", "true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// Puts this process there, and not those that it starts.
+/// Puts this process there, and not those that it starts; first means SCHED_FIFO, which is only for one that sleeps most of the time: Linux stops it
+/// for 50 ms of a second in which it does not.
 pub fn move_self(place: &Place) {
     let id = std::process::id().to_string();
     let run = |program: &str, arguments: &[&str]| {
