@@ -272,8 +272,11 @@ impl Live {
                 vec![socket.clone()]
             }
         };
+        if !socket.is_closed() {
+            self.notify_outgoing(socket, name, args);
+        }
         let sockets = shelf.send(&track.alone(), select, |offset| self.event(shelf, flags, name, &args.and(offset)));
-        sockets.iter().for_each(|socket| self.notify_outgoing(socket, name, args));
+        sockets.iter().filter(|other| *other != socket).for_each(|other| self.notify_outgoing(other, name, args));
     }
 
     fn event(&self, shelf: &Shelf, flags: &Flags, name: &str, args: &Args) -> Vec<Encoded> {

@@ -670,6 +670,25 @@ async fn what_is_too_much_for_one_line_does_not_end_every_line_that_the_client_t
 }
 
 #[tokio::test]
+async fn who_listens_to_outgoing_events_may_send_one_first() {
+    for recovery in [Duration::ZERO, MINUTE] {
+        let namespace = Namespace::new("/").on_any_outgoing(|socket, event| {
+            if event.name() == "second" {
+                socket.emit("first", ()).expect("sent");
+            }
+        });
+        let options = Options { recovery, ..Options::default() };
+        let server = Server::with(|builder| builder.options(options).namespace(namespace));
+        let mut client = server.client();
+        client.say("0").await;
+        client.hear().await;
+        server.io.of("/").local_sockets()[0].emit("second", ()).expect("sent");
+        let heard = [client.hear().await, client.hear().await];
+        assert!(heard[0].contains("first") && heard[1].contains("second"), "{heard:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_sent_to_one_socket_is_missed_by_nobody_else_in_its_room() {
     let server = server(Namespace::new("/"));
     let (client, me) = came(&server, "/", "").await;
