@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, advance};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -156,7 +156,7 @@ async fn who_a_middleware_refuses_may_try_again_with_what_it_had() {
     let gate = Arc::new(Semaphore::new(1));
     let options = Options { recovery_skip_middlewares: false, ..recovering() };
     let namespace = Namespace::new("/").middleware(|State(gate): State<Arc<Semaphore>>| {
-        gate.try_acquire().map_err(|_| ConnectError::new("not now")).map(tokio::sync::SemaphorePermit::forget)
+        gate.try_acquire().map_err(|_| ConnectError::new("not now")).map(SemaphorePermit::forget)
     });
     let server = Server::with(|builder| builder.options(options).state(Arc::clone(&gate)).namespace(namespace));
     let (client, me) = came(&server, "/", "").await;
@@ -451,7 +451,7 @@ async fn an_attempt_that_is_replaced_gives_way_to_its_successor() {
     let gate = Arc::new(Semaphore::new(1));
     let options = Options { recovery_skip_middlewares: false, ..recovering() };
     let namespace = Namespace::new("/").middleware(async |State(gate): State<Arc<Semaphore>>| {
-        gate.acquire().await.map_err(|_| ConnectError::new("closed")).map(tokio::sync::SemaphorePermit::forget)
+        gate.acquire().await.map_err(|_| ConnectError::new("closed")).map(SemaphorePermit::forget)
     });
     let server = Server::with(|builder| builder.options(options).state(Arc::clone(&gate)).namespace(namespace));
     let (client, me) = came(&server, "/", "").await;
@@ -549,7 +549,7 @@ async fn what_gets_lost_while_middlewares_are_asked_is_not_passed_over() {
     let limits = Limits { recovery_bytes: 10_000, ..Limits::default() };
     let namespace = Namespace::new("/").middleware(async |State(gate): State<Arc<Semaphore>>, State(log): State<Log>| {
         log.note("asked");
-        gate.acquire().await.map_err(|_| ConnectError::new("closed")).map(tokio::sync::SemaphorePermit::forget)
+        gate.acquire().await.map_err(|_| ConnectError::new("closed")).map(SemaphorePermit::forget)
     });
     let build =
         |builder: crate::hub::Builder| builder.options(options).limits(limits).state(Arc::clone(&gate)).namespace(namespace);
@@ -591,7 +591,7 @@ async fn who_waits_for_its_place_and_goes_leaves_no_namespace_behind() {
     let options = Options { cleanup_empty_child_namespaces: true, ..recovering() };
     let gate = Arc::new(Semaphore::new(0));
     let tenants = Namespace::matching(Regex::new("^/tenant-").expect("a pattern"))
-        .on_disconnect(async |State(gate): State<Arc<Semaphore>>| gate.acquire().await.map(tokio::sync::SemaphorePermit::forget));
+        .on_disconnect(async |State(gate): State<Arc<Semaphore>>| gate.acquire().await.map(SemaphorePermit::forget));
     let server = Server::with(|builder| builder.options(options).state(Arc::clone(&gate)).namespace(tenants));
     let (_stale, me) = came(&server, "/tenant-1", "").await;
     let waiting = server.client();
@@ -725,9 +725,11 @@ async fn whatever_is_said_meanwhile_every_client_hears_it_once_and_in_one_order(
         clients.push(came(&server, "/", "").await);
     }
     let is_over = Arc::new(AtomicBool::new(false));
+    // Who is far behind would have missed too much.
+    let behind = Arc::new(Semaphore::new(20_000));
     let speakers: Vec<_> = (0..4)
         .map(|speaker| {
-            let (io, is_over) = (server.io.clone(), Arc::clone(&is_over));
+            let (io, is_over, behind) = (server.io.clone(), Arc::clone(&is_over), Arc::clone(&behind));
             std::thread::spawn(move || {
                 for number in 0.. {
                     let last = is_over.load(Relaxed);
@@ -737,7 +739,10 @@ async fn whatever_is_said_meanwhile_every_client_hears_it_once_and_in_one_order(
                     if last {
                         return number + 1;
                     }
-                    std::thread::yield_now();
+                    // One for each listener.
+                    while behind.try_acquire_many(3).map(SemaphorePermit::forget).is_err() && !is_over.load(Relaxed) {
+                        std::thread::yield_now();
+                    }
                 }
                 unreachable!("it is over one day")
             })
@@ -746,7 +751,9 @@ async fn whatever_is_said_meanwhile_every_client_hears_it_once_and_in_one_order(
     let listeners: Vec<_> = clients
         .into_iter()
         .enumerate()
-        .map(|(seed, (client, me))| tokio::spawn(listen(Arc::clone(&server), client, me, seed, Arc::clone(&is_over))))
+        .map(|(seed, (client, me))| {
+            tokio::spawn(listen(Arc::clone(&server), client, me, seed, Arc::clone(&is_over), Arc::clone(&behind)))
+        })
         .collect();
     let mut heard = Vec::new();
     for listener in listeners {
@@ -763,7 +770,14 @@ async fn whatever_is_said_meanwhile_every_client_hears_it_once_and_in_one_order(
 }
 
 /// Is cut a hundred times and then hears all that is left.
-async fn listen(server: Arc<Server>, mut client: Client, me: Me, seed: usize, is_over: Arc<AtomicBool>) -> Vec<(usize, u64)> {
+async fn listen(
+    server: Arc<Server>,
+    mut client: Client,
+    me: Me,
+    seed: usize,
+    is_over: Arc<AtomicBool>,
+    behind: Arc<Semaphore>,
+) -> Vec<(usize, u64)> {
     let mut heard = Vec::new();
     let mut offset: Option<String> = None;
     let mut to_end = 4;
@@ -781,6 +795,7 @@ async fn listen(server: Arc<Server>, mut client: Client, me: Me, seed: usize, is
                 let (_, speaker, number, last, own): (String, usize, u64, bool, String) =
                     serde_json::from_str(packet).expect("an event");
                 heard.push((speaker, number));
+                behind.add_permits(1);
                 offset = Some(own);
                 to_end -= usize::from(last);
             }
