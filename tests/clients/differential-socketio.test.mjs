@@ -60,8 +60,8 @@ function script(name, opts, play) {
       await play(server);
     } finally {
       status = server.program.isRunning ? await server.stop() : await server.program.exited;
-      // A poll may be the last to notice; closed before, it would have gone by itself.
-      await until("its clients are gone", () => server.clients.every((client) => !client.connected));
+      // What a client sees last, it sees by itself; a poll may be late to notice.
+      await until("its clients are gone", () => server.clients.every((client) => (client instanceof Ws ? client.readyState === Ws.CLOSED : !client.connected)));
       server.clients.forEach((client) => client.close());
     }
     const named = (field) => [...new Set(server.events.flatMap((event) => event[field] ?? []))];
