@@ -6,7 +6,7 @@ use super::errors::JoinError;
 use super::event::Event;
 use super::handler::guarded;
 use super::namespace::Behaviour;
-use super::recovery::{Shelf, Track};
+use super::recovery::{Moving, Shelf, Track};
 use super::room::Room;
 use super::rooms::{Index, Target};
 use super::socket::Socket;
@@ -118,7 +118,7 @@ impl Live {
         }
         inner.index.enter(socket.key(), socket.clone());
         // Its own room counts, but no limit keeps a socket out of it.
-        Some(self.put_in(&mut inner, socket, &own))
+        Some(self.put_in(&mut inner, socket, &own, None))
     }
 
     /// No broadcast reaches the socket from now on.
@@ -142,17 +142,18 @@ impl Live {
 
     fn join_now(&self, socket: &Socket, rooms: &[Room]) -> Result<(), JoinError> {
         let events = {
+            let moving = socket.moving();
             let mut inner = self.write();
             if socket.is_closed() {
                 return Err(JoinError::Disconnected);
             }
-            self.put_in(&mut inner, socket, rooms)
+            self.put_in(&mut inner, socket, rooms, moving.as_ref())
         };
         self.tell(socket, &events);
         Ok(())
     }
 
-    fn put_in(&self, inner: &mut Inner, socket: &Socket, rooms: &[Room]) -> Vec<RoomEvent> {
+    fn put_in(&self, inner: &mut Inner, socket: &Socket, rooms: &[Room], moving: Option<&Moving<'_>>) -> Vec<RoomEvent> {
         let mut events = Vec::new();
         let mut state = socket.state();
         for room in rooms {
@@ -161,6 +162,9 @@ impl Live {
                 continue;
             }
             state.rooms.push(room.clone());
+            if let Some(moving) = moving {
+                moving.note(room, true);
+            }
             let is_new = inner.index.join(room, socket.key(), socket);
             if !self.behaviour.room.is_empty() {
                 events.extend(is_new.then(|| RoomEvent::Created(room.clone())));
@@ -171,6 +175,7 @@ impl Live {
     }
 
     pub(super) fn leave(&self, socket: &Socket, room: &Room) {
+        let moving = socket.moving();
         let mut inner = self.write();
         let mut state = socket.state();
         let Some(at) = state.rooms.iter().position(|joined| joined == room) else { return };
@@ -178,21 +183,33 @@ impl Live {
         drop(state);
         let is_gone = inner.index.leave(room, socket.key());
         drop(inner);
+        if let Some(moving) = moving {
+            moving.note(room, false);
+        }
         self.tell_left(socket, room, is_gone);
     }
 
     /// Leaves every room; who listens still sees all of them until the last is left, as in the reference.
     pub(super) fn leave_all(&self, socket: &Socket) {
         let rooms = socket.state().rooms.clone();
-        if !self.behaviour.room.is_empty() {
+        let is_listened_to = !self.behaviour.room.is_empty();
+        if is_listened_to {
             for room in &rooms {
+                let moving = socket.moving();
                 let is_gone = self.write().index.leave(room, socket.key());
+                if let Some(moving) = moving {
+                    moving.note(room, false);
+                }
                 self.tell_left(socket, room, is_gone);
             }
         }
+        let moving = socket.moving().filter(|_| !is_listened_to);
         let mut inner = self.write();
         for room in &rooms {
             inner.index.leave(room, socket.key());
+            if let Some(moving) = &moving {
+                moving.note(room, false);
+            }
         }
         socket.state().rooms.retain(|room| !rooms.contains(room));
     }
@@ -226,7 +243,7 @@ impl Live {
         self.read().index.select(target)
     }
 
-    /// Sends an event to everyone whom the target reaches: encoded once, and with no lock held while it leaves.
+    /// Sends an event to everyone whom the target reaches: encoded once, and, unless it is kept for those who come back, with no lock held while it is sent.
     pub(super) fn broadcast(&self, target: &Target, flags: &Flags, name: &str, args: &Args) {
         if let Some(shelf) = self.shelf.as_ref().filter(|_| !flags.volatile) {
             let sockets = shelf.send(target, || self.select(target), |offset| self.event(shelf, flags, name, &args.and(offset)));

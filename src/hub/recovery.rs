@@ -6,6 +6,8 @@
 //!
 //! What is kept goes when it is too old and, the oldest first, when all shelves together hold too much: see [`Memory`].
 
+mod moves;
+
 use super::room::Room;
 use super::rooms::Target;
 use super::socket::{Socket, SocketState};
@@ -16,9 +18,10 @@ use crate::protocol::eio::Encoded;
 use crate::protocol::sid::{Pid, SocketId};
 use crate::protocol::sio::Parser;
 use bytestring::ByteString;
+use moves::Moves;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::mem::size_of;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -69,6 +72,7 @@ pub(super) struct Saved {
     pid: Pid,
     pub(super) state: SocketState,
     progress: Progress,
+    moves: Moves,
 }
 
 /// How far a client has come in its namespace's log.
@@ -114,6 +118,7 @@ pub(super) struct Track {
     pub(super) pid: Pid,
     pub(super) is_recovered: bool,
     progress: Mutex<Progress>,
+    moves: Mutex<Moves>,
     /// Until it comes in.
     restored: Mutex<Option<Box<Restored>>>,
     /// When, and the last event that there was then.
@@ -123,7 +128,16 @@ pub(super) struct Track {
 impl Track {
     fn new(pid: Pid, progress: Progress, restored: Option<Restored>) -> Self {
         let is_recovered = restored.is_some();
-        Self { pid, is_recovered, progress: progress.into(), restored: restored.map(Box::new).into(), left: OnceLock::new() }
+        let moves = restored.as_ref().map(|restored| restored.saved.moves.clone()).unwrap_or_default();
+        let restored = restored.map(Box::new);
+        Self {
+            pid,
+            is_recovered,
+            progress: progress.into(),
+            moves: moves.into(),
+            restored: restored.into(),
+            left: OnceLock::new(),
+        }
     }
 
     /// Whose place it takes, until it comes in.
@@ -145,6 +159,10 @@ impl Track {
         self.progress.lock().expect(UNPOISONED)
     }
 
+    fn moves(&self) -> MutexGuard<'_, Moves> {
+        self.moves.lock().expect(UNPOISONED)
+    }
+
     fn restored(&self) -> MutexGuard<'_, Option<Box<Restored>>> {
         self.restored.lock().expect(UNPOISONED)
     }
@@ -160,6 +178,21 @@ struct Restored {
     seen: u64,
     missed: Vec<(u64, Vec<Encoded>)>,
     bytes: usize,
+}
+
+/// While it is held no event is sent, and what the socket joins and leaves is remembered.
+pub(super) struct Moving<'a> {
+    track: &'a Track,
+    /// The last event before.
+    after: u64,
+    _order: MutexGuard<'a, State>,
+}
+
+impl Moving<'_> {
+    /// The socket has joined a room or left it.
+    pub(super) fn note(&self, room: &Room, is_in: bool) {
+        self.track.moves().note(self.after, room, is_in);
+    }
 }
 
 /// What one namespace keeps.
@@ -272,15 +305,15 @@ impl Shelf {
         }
         let number = self.memory.next();
         let packets = encode(&offset(number));
-        let departing: Vec<&Socket> = sockets.iter().filter(|socket| socket.line_up(number, &packets)).collect();
-        let bytes = if is_kept { weigh_event(target, &packets) } else { 0 };
-        if is_kept {
-            state.log.push_back(Logged { number, target: target.clone(), packets });
+        for socket in &sockets {
+            // One socket that cannot take it is none of the others' business, and may come back for it.
+            let _ = socket.send_numbered(number, &packets);
         }
-        drop(state);
-        // The order is settled: whoever speaks next does not wait for the network.
-        departing.iter().for_each(|socket| socket.session().depart());
         if is_kept {
+            let bytes =
+                size_of::<Logged>() + weight(&packets) + target.rooms.iter().chain(&target.except).map(weigh_room).sum::<usize>();
+            state.log.push_back(Logged { number, target: target.clone(), packets });
+            drop(state);
             self.memory.keep(self, number, None, bytes);
         }
         sockets
@@ -324,7 +357,15 @@ impl Shelf {
     /// The client's part of the heartbeat came.
     pub(super) fn heartbeat(&self, track: &Track) {
         let _order = self.lock();
-        track.progress().heartbeat();
+        let mut progress = track.progress();
+        progress.heartbeat();
+        track.moves().forget(progress.marks[0].sent);
+    }
+
+    /// The socket is about to join or to leave rooms.
+    pub(super) fn moving<'a>(&'a self, track: &'a Track) -> Moving<'a> {
+        let order = self.lock();
+        Moving { track, after: self.memory.last.load(Relaxed), _order: order }
     }
 
     /// The socket is about to hear no more events.
@@ -348,7 +389,8 @@ impl Shelf {
         let mut state = self.lock();
         // Under the lock: an event that found the socket may just be on its way to it.
         let progress = Progress { left, ..*track.progress() };
-        let saved = Saved { sid: sid.clone(), pid: track.pid.clone(), state: socket_state, progress };
+        let moves = track.moves().clone();
+        let saved = Saved { sid: sid.clone(), pid: track.pid.clone(), state: socket_state, progress, moves };
         if state.free(&track.pid) {
             self.put(state, saved, until);
         }
@@ -367,7 +409,7 @@ impl Shelf {
     fn put(&self, mut state: MutexGuard<'_, State>, saved: Saved, until: Instant) {
         let number = self.memory.next();
         let pid = saved.pid.clone();
-        let rooms = saved.state.rooms.iter().map(weigh_room).sum::<usize>();
+        let rooms = saved.state.rooms.iter().chain(saved.moves.rooms()).map(weigh_room).sum::<usize>();
         let bytes = size_of::<(Pid, Place)>() + 4 * pid.as_str().len() + saved.state.data.get().len() + rooms;
         state.places.insert(pid.clone(), Place::Left { saved, until, number });
         drop(state);
@@ -409,6 +451,9 @@ impl State {
         }
         let heard = saved.progress.heard(claim.offset.as_deref()).ok_or("its offset is not one of ours")?;
         let seen = self.missed_after(&saved.progress, heard).ok_or("its offset is not known any more")?;
+        if !saved.moves.is_known_after(seen) {
+            return Err("its rooms at that time are not known any more");
+        }
         let mut restored = Restored { saved, until, heard, seen, missed: Vec::new(), bytes: 0 };
         if !self.collect(&mut restored, limit) {
             return Err("it missed too much");
@@ -438,11 +483,12 @@ impl State {
             return false;
         }
         let own = Room::from(restored.saved.pid.as_str());
-        let rooms: HashSet<&Room> = restored.saved.state.rooms.iter().chain([&own]).collect();
+        let rooms = restored.saved.state.rooms.iter().chain([&own]).collect();
         let from = self.log.partition_point(|logged| logged.number <= restored.seen);
+        let mut rewound = restored.saved.moves.rewind(rooms, restored.seen + 1);
         for Logged { number, target, packets } in self.log.range(from..) {
             restored.seen = *number;
-            if target.reaches(&rooms) {
+            if target.reaches(rewound.rooms(*number)) {
                 restored.bytes += weight(packets);
                 restored.missed.push((*number, packets.clone()));
             }
@@ -615,20 +661,12 @@ fn number(text: &str) -> Option<u64> {
     (offset(number) == text).then_some(number)
 }
 
-/// What an event takes while it is kept: of a small one most is what stands around it, with room to grow.
-fn weigh_event(target: &Target, packets: &[Encoded]) -> usize {
-    const BUFFER: usize = 128;
-    let packets = packets.iter().map(|packet| packet.weight() + BUFFER).sum::<usize>();
-    let rooms = target.rooms.iter().chain(&target.except).map(weigh_room).sum::<usize>();
-    2 * size_of::<Logged>() + size_of::<Kept>() + packets + rooms
-}
-
 fn weight(packets: &[Encoded]) -> usize {
     packets.iter().map(Encoded::weight).sum()
 }
 
 fn weigh_room(room: &Room) -> usize {
-    2 * size_of::<ByteString>() + room.as_str().len()
+    size_of::<ByteString>() + room.as_str().len()
 }
 
 const UNPOISONED: &str = "no code that can panic runs under this lock";

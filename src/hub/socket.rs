@@ -10,7 +10,7 @@ use super::handler::{Panic, guarded};
 use super::handshake::Handshake;
 use super::live::Live;
 use super::queue::{On, Queue};
-use super::recovery::{Saved, Shelf, Track};
+use super::recovery::{Moving, Saved, Shelf, Track};
 use super::room::{Room, Rooms};
 use super::rooms::{Member, Target};
 use super::socketio::SocketIo;
@@ -385,6 +385,12 @@ impl Socket {
         self.0.live.shelf.as_deref().zip(self.0.track.as_deref())
     }
 
+    /// To be held while it joins or leaves rooms, if it is remembered where it was.
+    pub(super) fn moving(&self) -> Option<Moving<'_>> {
+        // Before it has come in and after it has gone it is sent nothing.
+        self.part().filter(|_| self.is_connected()).map(|(shelf, track)| shelf.moving(track))
+    }
+
     /// Nothing more is heard of the socket, and its namespace may go.
     pub(super) fn retire(&self) {
         self.io().release(&self.0.live);
@@ -447,13 +453,12 @@ impl Socket {
         Ok(())
     }
 
-    /// Puts an event that is kept in line; `true` says that its session is to [let it go](Session::depart).
-    pub(super) fn line_up(&self, number: u64, packets: &[Encoded]) -> bool {
+    /// Sends an event that is kept too.
+    pub(super) fn send_numbered(&self, number: u64, packets: &[Encoded]) -> Result<(), EmitError> {
         if let Some(track) = &self.0.track {
             track.send(number);
         }
-        // One socket that cannot take it is none of the others' business, and may come back for it.
-        !self.is_closed() && self.0.session.line_up(packets).unwrap_or(false)
+        self.send(packets)
     }
 
     /// A handler returned an error.

@@ -321,6 +321,29 @@ async fn a_stale_line_is_ended_at_once_and_again_and_what_it_swallowed_is_sent_a
     assert_eq!((server.metrics().recovered.get(), server.metrics().not_recovered.get()), (6, 0));
 }
 
+/// What was swallowed by a dead line was looked up by the rooms in which the client was when it left, and not when it was sent.
+#[tokio::test]
+async fn what_was_swallowed_is_sent_again_by_the_rooms_of_that_time() {
+    let server = server(Namespace::new("/"));
+    let (mut client, me) = came(&server, "/", "").await;
+    let socket = socket(&server, &me.sid);
+    socket.join("left later").expect("connected");
+    server.io.emit("heard", ()).expect("sent");
+    let heard = offset(&client.hear().await, r#"["heard"]"#);
+    let tell = |event| server.io.to(["left later", "joined later"]).emit(event, ()).expect("sent");
+    tell("meant for it");
+    socket.leave("left later");
+    tell("not meant for it");
+    socket.join(["joined later", "dropped"]).expect("connected");
+    tell("meant for it too");
+    socket.leave("dropped");
+    server.io.to("dropped").emit("not for it either", ()).expect("sent");
+    let (_back, told) = back(&server, "/", &me, Some(&heard)).await;
+    offset(&told[0], r#"["meant for it"]"#);
+    offset(&told[1], r#"["meant for it too"]"#);
+    assert_eq!((told.len(), Me::read(&told[2])), (3, me));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_never_received_an_event_gets_all_since_it_came() {
     let server = server(Namespace::new("/"));
