@@ -4,7 +4,7 @@ use crate::application::{NAMESPACES, paint};
 use crate::chance::Chance;
 use crate::faults::Cut;
 use crate::line::Line;
-use crate::requests::{self, Got, Manner, Posted, Request};
+use crate::requests::{self, Got, Manner, Posted, Request, Sender};
 use crate::wire::{self, Frame, Packet, Said};
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use stickyport::engine::CloseReason;
 use stickyport::engine::TransportKind::{Polling, WebSocket};
+use stickyport::protocol::eio::Version;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// The longest that a client thinks between two steps.
@@ -20,19 +21,32 @@ const THOUGHT: Duration = Duration::from_millis(1_500);
 /// Comes a few times.
 pub async fn live(world: Arc<World>, number: u64, mut chance: Chance) {
     sleep(chance.up_to(world.plan.span)).await;
+    let version = if chance.one_in(4) { Version::V3 } else { Version::V4 };
+    let mut claims = Claims::new();
     for life in 0..1 + chance.below(2) {
         let name = format!("c{number}.{life}");
-        let Some(visit) = Visit::open(&world, name, chance.fork()).await else { return };
-        visit.run().await;
+        let Some(visit) = Visit::open(&world, name, version, chance.fork(), claims).await else { return };
+        claims = visit.run().await;
         sleep(chance.up_to(2 * THOUGHT)).await;
     }
+}
+
+/// What a client remembers of each namespace, to come back as who it was.
+type Claims = BTreeMap<&'static str, Claim>;
+
+struct Claim {
+    sid: String,
+    id: String,
+    pid: String,
+    /// Of the last event that it has received.
+    offset: Option<String>,
 }
 
 /// One session, as its client sees it.
 pub struct Visit {
     pub world: Arc<World>,
     pub name: String,
-    pub sid: String,
+    pub sender: Sender,
     pub chance: Chance,
     pub get: Option<Request<Got>>,
     pub post: Option<Request<Posted>>,
@@ -44,14 +58,23 @@ pub struct Visit {
     /// What the POST under way brings: voices, and how much they have said.
     posting: Vec<(usize, u64)>,
     places: Vec<Place>,
+    claims: Claims,
     /// A packet whose attachments are not all there.
     partial: Option<(Said, Vec<Vec<u8>>)>,
     pub steps: u64,
     act_at: Instant,
     /// It neither reads nor begins anything before this.
     pub stalled_until: Instant,
-    /// The last moment for the next ping.
-    pub ping_by: Instant,
+    /// Another WebSocket of its own may be in the way of an upgrade until then.
+    crowded_until: Instant,
+    /// The last moment for the server's part of the heartbeat: a ping, or in protocol 3 a pong.
+    pub beat_by: Instant,
+    /// When to ping, in protocol 3.
+    ping_at: Option<Instant>,
+    /// It does not do its own part.
+    pub is_mute: bool,
+    /// It never asks for a namespace.
+    is_shy: bool,
     /// The last moment for all that is owed to it, once it has nothing more to say.
     settle_by: Option<Instant>,
     is_leaving: bool,
@@ -97,6 +120,8 @@ struct Place {
     next_ack: u64,
     /// What is to be acknowledged: ids, and the numbers of what was said.
     awaited: BTreeMap<u64, u64>,
+    /// What it missed, which comes before it is let in again.
+    missed: Vec<(Said, Vec<Vec<u8>>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,12 +132,16 @@ enum State {
 }
 
 impl Visit {
-    async fn open(world: &Arc<World>, name: String, mut chance: Chance) -> Option<Self> {
+    async fn open(world: &Arc<World>, name: String, version: Version, mut chance: Chance, claims: Claims) -> Option<Self> {
         let lag = world.plan.lag;
         let over = if chance.one_in(3) { WebSocket } else { Polling };
         let capacity = chance.pick(&[256, 4_096, 65_536]);
+        let is_shy = version == Version::V4 && world.plan.faults > 0 && chance.one_in(40);
         sleep(chance.up_to(lag)).await;
-        let opened = requests::open(world, &name, over, capacity).await;
+        // In protocol 3 a client is in the first namespace by that alone.
+        let voice = if version == Version::V3 { world.ledger.lock().new_voice() } else { 0 };
+        let number = if version == Version::V3 { 3 } else { 4 };
+        let opened = requests::open(world, &format!("EIO={number}&client={name}&voice={voice}"), over, capacity).await;
         let Some(opened) = opened else {
             world.ledger.note(format_args!("{name}: refused"));
             return None;
@@ -121,7 +150,7 @@ impl Visit {
         let mut visit = Self {
             world: Arc::clone(world),
             name,
-            sid: String::new(),
+            sender: Sender { version, sid: String::new() },
             get: None,
             post: None,
             line: None,
@@ -129,32 +158,41 @@ impl Visit {
             out: VecDeque::new(),
             posting: Vec::new(),
             places: Vec::new(),
+            claims,
             partial: None,
             steps: chance.below(16),
             act_at: now,
             stalled_until: now,
-            ping_by: now,
+            crowded_until: now,
+            beat_by: now,
+            ping_at: None,
+            is_mute: false,
+            is_shy,
             settle_by: None,
             is_leaving: false,
             is_troubled: false,
             is_over: false,
             chance,
         };
+        if version == Version::V3 {
+            visit.places.push(Place { voice, state: State::Asking, ..Place::new("/") });
+            visit.ping_at = Some(now + world.plan.options.ping_interval);
+        }
+        visit.expect_beat();
         match opened {
             Ok(body) => {
                 sleep(visit.lag()).await;
-                visit.receive_all(wire::packets(&body));
+                visit.receive_all(wire::packets(body, version));
             }
             Err(end) => visit.line = Some(Line::new(end, lag)),
         }
-        visit.expect_ping();
         Some(visit)
     }
 
     /// Lives from event to event until it is over.
     ///
     /// Its waits: `get` and `post` for their answers, `line` and `candidate` for bytes or for room, `sleep` for its own next step.
-    async fn run(mut self) {
+    async fn run(mut self) -> Claims {
         while !self.is_over {
             let wake = self.begin();
             let is_stalled = self.is_stalled();
@@ -168,6 +206,7 @@ impl Visit {
             }
         }
         self.note(format_args!("over"));
+        self.claims
     }
 
     pub fn note(&self, what: std::fmt::Arguments<'_>) {
@@ -195,8 +234,14 @@ impl Visit {
         Duration::from_secs(20) + self.world.plan.slack()
     }
 
-    fn expect_ping(&mut self) {
-        self.ping_by = self.stalled_until.max(Instant::now()) + self.world.plan.options.ping_interval + self.world.plan.slack();
+    fn expect_beat(&mut self) {
+        let options = &self.world.plan.options;
+        let within = if self.is_v3() { options.ping_interval + options.ping_timeout } else { options.ping_interval };
+        self.beat_by = self.stalled_until.max(Instant::now()) + within + self.world.plan.slack();
+    }
+
+    fn is_v3(&self) -> bool {
+        self.sender.version == Version::V3
     }
 
     // --- what it begins ---
@@ -209,7 +254,7 @@ impl Visit {
         if self.is_polling() && !self.is_pausing() {
             if self.get.is_none() && !self.is_leaving {
                 let (there, back) = (self.lag(), self.lag());
-                self.get = Some(requests::get(&self.world, &self.sid, there, back));
+                self.get = Some(requests::get(&self.world, &self.sender, there, back));
             }
             if self.post.is_none() && !self.out.is_empty() {
                 self.post();
@@ -220,17 +265,19 @@ impl Visit {
             line.is_deaf = self.get.is_some();
         }
         let candidate = self.candidate.as_ref().filter(|candidate| !candidate.is_cut).map(|candidate| candidate.go_at);
-        let next = [Some(self.act_at), candidate, (!self.is_troubled).then_some(self.ping_by)];
+        let next = [Some(self.act_at), candidate, self.ping_at, (!self.is_troubled).then_some(self.beat_by)];
         next.into_iter().flatten().min().expect("one of them")
     }
 
     fn post(&mut self) {
         let limit = self.world.plan.options.max_payload;
-        let (body, count) = wire::payload(self.out.iter().map(|out| &out.packet), limit);
+        let as_binary = self.chance.one_in(2);
+        let waiting = self.out.iter().map(|out| &out.packet);
+        let (body, count) = wire::payload(waiting, limit, self.sender.version, as_binary);
         self.posting = self.out.drain(..count).filter_map(|out| out.says).collect();
         self.note(format_args!("POST of {count}"));
         let (there, back) = (self.lag(), self.lag());
-        self.post = Some(requests::post(&self.world, &self.sid, body, Manner::Whole, there, back));
+        self.post = Some(requests::post(&self.world, &self.sender, body, Manner::Whole, there, back));
     }
 
     fn is_pausing(&self) -> bool {
@@ -243,7 +290,7 @@ impl Visit {
 
     fn send_saying(&mut self, packet: Packet, says: Option<(usize, u64)>) {
         match &mut self.line {
-            Some(line) => line.push(&packet.frame()),
+            Some(line) => line.push(&packet.frame(self.sender.version)),
             None => self.out.push_back(Out { packet, says }),
         }
     }
@@ -255,7 +302,7 @@ impl Visit {
         match got {
             Got::Payload(body) => {
                 self.note(format_args!("GET brings {}", body.len()));
-                self.receive_all(wire::packets(&body));
+                self.receive_all(wire::packets(body, self.sender.version));
             }
             // One that was on its way when the session moved on.
             Got::Refused if !self.is_polling() => {}
@@ -282,7 +329,7 @@ impl Visit {
         let read = line.go_on(&mut self.chance);
         for frame in read.frames {
             match frame {
-                Frame::Packet(packet) => self.receive(packet),
+                Frame::Packet(packet) => self.receive(packet.of_frame(self.sender.version)),
                 Frame::Close => self.closed_by_server(),
                 Frame::Pong => {}
             }
@@ -312,17 +359,24 @@ impl Visit {
         match kind {
             "0" => {
                 let open: serde_json::Value = serde_json::from_str(rest).expect("JSON");
-                self.sid = open["sid"].as_str().expect("a sid").to_owned();
-                self.note(format_args!("open"));
-                self.ask("/");
+                self.sender.sid = open["sid"].as_str().expect("a sid").to_owned();
+                self.note(format_args!("open, {:?}", self.sender.version));
+                if self.is_shy {
+                    self.wait_for_the_end();
+                } else if !self.is_v3() {
+                    self.ask("/");
+                }
             }
             // The parting word to a GET that was parked while the session moved on.
             "1" if !self.is_polling() => {}
             "1" => self.sent_away("it is told so"),
-            "2" => {
-                self.expect_ping();
-                self.send(Packet::text("3"));
+            "2" if !self.is_v3() => {
+                self.expect_beat();
+                if !self.is_mute {
+                    self.send(Packet::text("3"));
+                }
             }
+            "3" if self.is_v3() => self.expect_beat(),
             "4" => self.receive_message(rest),
             "6" => {}
             other => self.check(false, format_args!("a server sends no {other}")),
@@ -358,16 +412,13 @@ impl Visit {
         };
         let state = self.places[at].state.clone();
         match (said.kind, state) {
-            ('0', State::Asking) => {
-                let id = said.data["sid"].as_str().expect("an id").to_owned();
-                self.note(format_args!("in {}", said.namespace));
-                self.places[at].state = State::In(id);
-            }
+            ('0', State::Asking) => self.come_in(&said, at),
             ('4', State::Asking) => {
                 let may_be = said.namespace == "/asked";
                 self.check(may_be, format_args!("{} is open to all: {}", said.namespace, said.data));
                 self.places[at].state = State::Out;
             }
+            ('2' | '5', State::Asking) => self.places[at].missed.push((said, attachments)),
             // It has left: this was on its way.
             (_, State::Out | State::Asking) => {}
             ('1', State::In(id)) => {
@@ -382,9 +433,52 @@ impl Visit {
         }
     }
 
+    /// It is in a namespace, perhaps as who it was before.
+    fn come_in(&mut self, said: &Said, at: usize) {
+        let namespace = self.places[at].namespace;
+        let id = match (said.data["sid"].as_str(), namespace) {
+            (Some(id), _) => id.to_owned(),
+            (None, "/") => self.sender.sid.clone(),
+            (None, _) => format!("{namespace}#{}", self.sender.sid),
+        };
+        self.check(said.data.is_null() == self.is_v3(), format_args!("only protocol 3 tells no id"));
+        let missed = std::mem::take(&mut self.places[at].missed);
+        self.places[at].state = State::In(id.clone());
+        let before = self.claims.remove(namespace);
+        let is_back = before.as_ref().is_some_and(|claim| Some(claim.pid.as_str()) == said.data["pid"].as_str());
+        self.note(format_args!("{} {namespace}", if is_back { "back in" } else { "in" }));
+        if let Some(claim) = &before {
+            let must_be = !is_back && self.must_be_back(claim, namespace);
+            self.check(!must_be, format_args!("who comes back in time is who it was"));
+            self.check(!is_back || claim.id == id, format_args!("who comes back has its id"));
+        }
+        if let Some(pid) = said.data["pid"].as_str() {
+            let offset = before.filter(|_| is_back).and_then(|claim| claim.offset);
+            self.claims.insert(namespace, Claim { sid: self.sender.sid.clone(), id: id.clone(), pid: pid.to_owned(), offset });
+        }
+        if is_back {
+            // Else it was on its way to who it was before in this session.
+            missed.iter().for_each(|(said, attachments)| self.hear_news(said, attachments, &id));
+        }
+    }
+
+    fn must_be_back(&self, claim: &Claim, namespace: &str) -> bool {
+        let plan = &self.world.plan;
+        // With so little room it may have missed too much.
+        let is_roomy = plan.limits.outbox_bytes > 1_000_000 && plan.limits.outbound_bytes > 1_000_000;
+        // One that goes with its last client remembers nobody.
+        let is_lasting = !(namespace.starts_with("/made") && plan.hub.cleanup_empty_child_namespaces);
+        is_roomy && is_lasting && namespace != "/asked" && self.world.ledger.lock().must_recover(&claim.id)
+    }
+
     fn hear_news(&mut self, said: &Said, attachments: &[Vec<u8>], id: &str) {
         let number = said.number(1).expect("a number");
         self.world.ledger.lock().told(id, number);
+        let claim = NAMESPACES.iter().find(|name| **name == said.namespace).and_then(|name| self.claims.get_mut(name));
+        // As the official client has it: a text that comes last.
+        if let Some((claim, offset)) = claim.zip(said.data.as_array().and_then(|args| args.last()?.as_str())) {
+            claim.offset = Some(offset.to_owned());
+        }
         match said.data[0].as_str() {
             Some("picture") => {
                 self.check(attachments == [paint(number)], format_args!("a picture arrives as it was sent"));
@@ -412,7 +506,7 @@ impl Visit {
         self.is_over = true;
         let is_well = !self.is_troubled && !self.is_leaving;
         if is_well {
-            self.world.ledger.lock().client_saw_the_end(&self.sid);
+            self.world.ledger.lock().client_saw_the_end(&self.sender.sid);
         }
     }
 
@@ -423,10 +517,14 @@ impl Visit {
             return;
         }
         let now = Instant::now();
-        if self.ping_by <= now && !self.is_troubled {
-            let is_open = self.world.ledger.lock().is_open(&self.sid);
+        if self.beat_by <= now && !self.is_troubled {
+            let is_open = self.world.ledger.lock().is_open(&self.sender.sid);
             self.check(!is_open || self.is_leaving, format_args!("a ping comes in time"));
-            self.ping_by = now + self.patience();
+            self.beat_by = now + self.patience();
+        }
+        if self.ping_at.is_some_and(|at| at <= now) {
+            self.ping_at = Some(now + self.world.plan.options.ping_interval);
+            self.send(Packet::text("2"));
         }
         self.go_on_with_upgrade();
         if self.act_at <= now && !self.is_over {
@@ -437,11 +535,14 @@ impl Visit {
 
     fn act(&mut self) {
         let faults = self.world.plan.faults;
-        if self.sid.is_empty() || self.is_leaving {
+        if self.sender.sid.is_empty() || self.is_leaving {
             return;
         }
         if faults > 0 && self.chance.one_in(faults) {
             return self.go_wrong();
+        }
+        if self.is_shy {
+            return self.start_upgrade();
         }
         if self.steps == 0 {
             return self.settle();
@@ -473,19 +574,35 @@ impl Visit {
 
     fn ask(&mut self, namespace: &'static str) {
         if self.places.iter().all(|place| place.namespace != namespace) {
-            let place = Place { namespace, state: State::Out, voice: 0, next_ack: 0, awaited: BTreeMap::new() };
-            self.places.push(place);
+            self.places.push(Place::new(namespace));
         }
         let place = self.places.iter_mut().find(|place| place.namespace == namespace).expect("just put there");
-        if place.state != State::Out {
+        // In protocol 3 it would come back under the same id, which its former handlers may not have let go.
+        let is_new = place.voice == 0 || self.sender.version == Version::V4;
+        if place.state != State::Out || !is_new {
             return;
         }
         place.state = State::Asking;
         place.awaited.clear();
+        place.missed.clear();
         place.voice = self.world.ledger.lock().new_voice();
-        let packet = wire::say("0", namespace, &format!(r#"{{"voice":{}}}"#, place.voice));
+        let voice = place.voice;
         self.note(format_args!("asks for {namespace}"));
-        self.send(packet);
+        if self.is_v3() {
+            return self.send(Packet::text(format!("40{namespace}?voice={voice},")));
+        }
+        let mut auth = serde_json::json!({ "voice": voice });
+        if let Some(claim) = self.claims.get(namespace) {
+            auth["pid"] = claim.pid.as_str().into();
+            if let Some(offset) = &claim.offset {
+                auth["offset"] = offset.as_str().into();
+            }
+            if claim.sid != self.sender.sid {
+                // The server may not have noticed that the line was dead.
+                self.world.ledger.lock().may_end(&claim.sid, &[CloseReason::TransportError], None);
+            }
+        }
+        self.send(wire::say("0", namespace, &auth.to_string()));
     }
 
     /// Says something somewhere, so that the server is `slow` milliseconds over it.
@@ -556,7 +673,7 @@ impl Visit {
         let stall = self.chance.up_to(longest);
         self.note(format_args!("stalls for {stall:?}"));
         self.stalled_until = Instant::now() + stall;
-        self.ping_by += stall;
+        self.beat_by += stall;
     }
 
     /// Does what does no harm.
@@ -565,12 +682,14 @@ impl Visit {
             Some(line) => {
                 line.push(&wire::frame(0x89, b"anyone?"));
                 let (there, back) = (self.lag(), self.lag());
-                tokio::spawn(requests::get(&self.world, &self.sid, there, back).answer);
+                tokio::spawn(requests::get(&self.world, &self.sender, there, back).answer);
             }
             None => {
                 // A second WebSocket beside the one that is being probed, or one that says nothing.
                 let there = self.lag();
-                if let Some(end) = requests::upgrade(&self.world, &self.sid, 256, there, 0) {
+                self.note(format_args!("opens another WebSocket"));
+                self.crowded_until = Instant::now() + self.world.plan.options.upgrade_timeout + self.world.plan.slack();
+                if let Some(end) = requests::upgrade(&self.world, &self.sender, 256, there, 0) {
                     if self.candidate.is_some() { self.world.vanished.lock().expect("no panic").push(end) } else { drop(end) }
                 }
             }
@@ -592,7 +711,7 @@ impl Visit {
             self.candidate.is_none() && self.places.iter().all(|place| place.state != State::Asking && place.awaited.is_empty());
         let is_late = self.settle_by.is_some_and(|by| by < now);
         if is_late && !self.is_troubled {
-            let is_open = self.world.ledger.lock().is_open(&self.sid);
+            let is_open = self.world.ledger.lock().is_open(&self.sender.sid);
             let owed: Vec<_> = self.places.iter().map(|place| (place.namespace, &place.state, &place.awaited)).collect();
             self.check(!is_open, format_args!("all that is owed comes in time: {owed:?}"));
         }
@@ -608,7 +727,7 @@ impl Visit {
         match &mut self.line {
             _ if self.chance.one_in(5) => return self.vanish(),
             None => self.send(Packet::text("1")),
-            Some(line) if self.chance.one_in(4) => line.push(&Packet::text("1").frame()),
+            Some(line) if self.chance.one_in(4) => line.push(&Packet::text("1").frame(self.sender.version)),
             Some(line) => line.push(&wire::frame(0x88, &[])),
         }
         self.may_end(&[CloseReason::TransportClose], Some(slack));
@@ -618,7 +737,7 @@ impl Visit {
     fn left(&mut self) {
         self.is_over = true;
         let mut books = self.world.ledger.lock();
-        if books.has_closed(&self.sid, CloseReason::TransportClose) && !self.is_troubled {
+        if books.has_closed(&self.sender.sid, CloseReason::TransportClose) && !self.is_troubled {
             for place in self.places.iter().filter(|place| matches!(place.state, State::In(_))) {
                 books.landed_all(place.voice);
             }
@@ -626,7 +745,12 @@ impl Visit {
     }
 
     pub fn may_end(&self, reasons: &[CloseReason], within: Option<Duration>) {
-        self.world.ledger.lock().may_end(&self.sid, reasons, within);
+        let mut books = self.world.ledger.lock();
+        books.may_end(&self.sender.sid, reasons, within);
+        if self.places.iter().all(|place| !matches!(place.state, State::In(_))) {
+            // The server may wait for it to ask for a namespace, and not for long.
+            books.may_end(&self.sender.sid, &[CloseReason::ForcedServerClose], None);
+        }
     }
 
     // --- the upgrade ---
@@ -638,10 +762,10 @@ impl Visit {
         let capacity = self.chance.pick(&[256, 65_536]);
         let (there, lag) = (self.lag(), self.world.plan.lag);
         let eager = self.chance.pick(&[0, 0, 3, 100]);
-        let Some(end) = requests::upgrade(&self.world, &self.sid, capacity, there, eager as usize) else { return };
+        let Some(end) = requests::upgrade(&self.world, &self.sender, capacity, there, eager as usize) else { return };
         let mut line = Line::new(end, lag);
         if eager > 0 {
-            line.force(&Packet::text("2probe").frame());
+            line.force(&Packet::text("2probe").frame(self.sender.version));
         }
         let faults = self.world.plan.faults;
         let cut = (faults > 0 && self.chance.one_in(3)).then(|| (self.chance.pick(Cut::STEPS), self.chance.pick(Cut::ALL)));
@@ -667,12 +791,12 @@ impl Visit {
         }
         match candidate.step {
             Step::Opening => {
-                candidate.line.push(&Packet::text("2probe").frame());
+                candidate.line.push(&Packet::text("2probe").frame(self.sender.version));
                 candidate.step = Step::Probing;
                 candidate.go_at = now + lag;
             }
             Step::Pausing if is_idle || (candidate.is_hasty && !is_writing) => {
-                candidate.line.push(&Packet::text("5").frame());
+                candidate.line.push(&Packet::text("5").frame(self.sender.version));
                 candidate.step = Step::Upgrading;
                 self.upgrade();
             }
@@ -685,7 +809,7 @@ impl Visit {
         let candidate = self.candidate.take().expect("it was just looked at");
         self.note(format_args!("moves to WebSocket"));
         // A pong that is owed is not waited for any more.
-        self.expect_ping();
+        self.expect_beat();
         self.line = Some(candidate.line);
         for out in std::mem::take(&mut self.out) {
             self.send_saying(out.packet, out.says);
@@ -704,12 +828,18 @@ impl Visit {
             candidate.go_at = now + lag;
         }
         if is_over {
-            let is_cut = candidate.is_cut || candidate.cut.is_some();
+            let is_cut = candidate.is_cut || candidate.cut.is_some() || now < self.crowded_until;
             self.note(format_args!("its candidate is closed"));
             self.candidate = None;
-            let is_open = self.world.ledger.lock().is_open(&self.sid);
+            let is_open = self.world.ledger.lock().is_open(&self.sender.sid);
             self.check(is_cut || self.is_troubled || !is_open, format_args!("an upgrade that goes well is let through"));
         }
+    }
+}
+
+impl Place {
+    fn new(namespace: &'static str) -> Self {
+        Self { namespace, state: State::Out, voice: 0, next_ack: 0, awaited: BTreeMap::new(), missed: Vec::new() }
     }
 }
 

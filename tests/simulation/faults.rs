@@ -1,11 +1,13 @@
 //! What goes wrong with a client, or with the line to it.
 
 use crate::client::{Step, Visit};
+use crate::ledger::FAREWELL;
 use crate::requests::{self, Manner};
-use crate::wire::{self, Packet};
+use crate::wire::{self, Body, Packet};
 use stickyport::engine::CloseReason::{
     self, ForcedClose, ForcedServerClose, ParseError, PingTimeout, TransportClose, TransportError,
 };
+use stickyport::protocol::eio::Version;
 
 /// How an upgrade breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,23 +31,48 @@ impl Cut {
 impl Visit {
     /// Something goes wrong, now.
     pub fn go_wrong(&mut self) {
-        self.world.ledger.lock().is_troubled(&self.sid);
+        self.world.ledger.lock().is_troubled(&self.sender.sid);
         self.is_troubled = true;
-        if self.chance.one_in(4) {
-            return self.break_the_protocol();
+        match self.chance.below(8) {
+            0 | 1 => return self.break_the_protocol(),
+            2 if self.sender.version == Version::V4 => return self.fall_mute(),
+            _ => {}
         }
         if self.is_polling() { self.go_wrong_on_polling() } else { self.go_wrong_on_websocket() }
     }
 
     /// Says what no client may say.
     fn break_the_protocol(&mut self) {
-        let again = format!(r#"40{{"voice":{}}}"#, self.world.ledger.lock().new_voice());
+        let again = match self.sender.version {
+            // If the server has just sent it away it would be let in again, under the same id.
+            Version::V3 => "44".to_owned(),
+            Version::V4 => format!(r#"40{{"voice":{}}}"#, self.world.ledger.lock().new_voice()),
+        };
         let elsewhere = r#"42/nowhere,["say",0,0,""]"#;
         let words = [&again, elsewhere, "9", "2", "4", "49", "4x", "44{}", r#"42["disconnect"]"#, r#"452-["show"]"#, "3", "6"];
         let words = self.chance.pick(&words).to_owned();
         self.note(format_args!("WRONG: says {words}"));
         self.may_end(&[ParseError, TransportError, ForcedClose, ForcedServerClose], None);
         self.send(Packet::text(words));
+    }
+
+    /// Goes on as before, but for the heartbeat.
+    fn fall_mute(&mut self) {
+        let plan = &self.world.plan;
+        // Whatever else it says puts its end off once.
+        let within = plan.silence() + plan.options.ping_timeout;
+        self.note(format_args!("WRONG: does not answer pings any more"));
+        self.may_end(&[PingTimeout], Some(within));
+        self.is_mute = true;
+        self.steps = 1_000;
+    }
+
+    /// It will never be in a namespace, which the server does not wait for.
+    pub fn wait_for_the_end(&mut self) {
+        self.note(format_args!("WRONG: asks for nothing"));
+        self.world.ledger.lock().is_troubled(&self.sender.sid);
+        self.is_troubled = true;
+        self.may_end(&[ForcedServerClose], Some(self.world.plan.hub.connect_timeout + FAREWELL));
     }
 
     fn go_wrong_on_polling(&mut self) {
@@ -64,11 +91,11 @@ impl Visit {
             3 => {
                 self.note(format_args!("WRONG: a second GET"));
                 let (there, back) = (self.lag(), self.lag());
-                tokio::spawn(requests::get(&self.world, &self.sid, there, back).answer);
+                tokio::spawn(requests::get(&self.world, &self.sender, there, back).answer);
                 // Nobody knows which of the two brings what.
                 self.vanish();
             }
-            4 => self.post_badly("3", Manner::Whole, &[TransportError]),
+            4 => self.post_badly("3", Manner::Whole, &[TransportError, ParseError]),
             5 => {
                 let body = self.chance.pick(&["9", "x", "", "4\u{1e}\u{1e}4"]);
                 self.post_badly(body, Manner::Whole, &[TransportError, ParseError, ForcedClose, ForcedServerClose]);
@@ -98,12 +125,12 @@ impl Visit {
         self.note(format_args!("WRONG: posts {body:?}, {manner:?}"));
         self.may_end(reasons, None);
         let (there, back) = (self.lag(), self.lag());
-        tokio::spawn(requests::post(&self.world, &self.sid, body.to_owned(), manner, there, back).answer);
+        tokio::spawn(requests::post(&self.world, &self.sender, Body::Text(body.to_owned()), manner, there, back).answer);
         self.stop_soon();
     }
 
     fn go_wrong_on_websocket(&mut self) {
-        let half_a_frame = Packet::text("4 no more of this").frame();
+        let half_a_frame = Packet::text("4 no more of this").frame(self.sender.version);
         let invalid_text = wire::frame(0x81, &[b'4', 0xff, 0xfe]);
         let too_large = wire::frame(0x81, "4".repeat(self.world.plan.options.max_payload + 1).as_bytes());
         let slack = self.world.plan.slack();
@@ -150,7 +177,7 @@ impl Visit {
     /// Goes without a sign: what it has begun stays as it is, and nobody comes for it.
     pub fn vanish(&mut self) {
         self.note(format_args!("WRONG: vanishes"));
-        self.world.ledger.lock().is_troubled(&self.sid);
+        self.world.ledger.lock().is_troubled(&self.sender.sid);
         self.may_end(&[PingTimeout, TransportError], Some(self.world.plan.silence()));
         let candidate = self.candidate.take().map(|candidate| candidate.line);
         let lines = [self.line.take(), candidate].into_iter().flatten();
@@ -189,11 +216,11 @@ impl Visit {
             Cut::Drop => self.candidate = None,
             Cut::Reset => self.candidate.take().expect("it was there above").line.into_end().reset(),
             Cut::HalfAFrame => {
-                line.force(&Packet::text("5").frame()[..4]);
+                line.force(&Packet::text("5").frame(self.sender.version)[..4]);
                 self.candidate = None;
             }
             Cut::CloseFrame => line.push(&wire::frame(0x88, &[])),
-            Cut::WrongPacket => line.push(&Packet::text("4hello").frame()),
+            Cut::WrongPacket => line.push(&Packet::text("4hello").frame(self.sender.version)),
             Cut::Garbage => line.push(&[0xff; 20]),
             // The server gives up some time.
             Cut::Silence => {}

@@ -1,13 +1,13 @@
 //! What was said and what was heard: the promises that a run is held to, and the trace that tells how it went.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use stickyport::engine::{CloseReason, Session, TransportKind};
 use stickyport::hub::{Broadcast, DisconnectReason, Socket};
-use stickyport::metrics::Metrics;
+use stickyport::metrics::{Metrics, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -40,12 +40,12 @@ impl Ledger {
     }
 
     /// The number of what is about to be sent to all of these.
-    pub fn tell_all(&self, to: &Broadcast) -> u64 {
+    pub fn tell_all(&self, to: &Broadcast, kind: Kind) -> u64 {
         let sockets = to.local_sockets();
         // A session that is closing takes no more, though its sockets are still there.
         let open = sockets.iter().filter(|socket| socket.session().is_open());
         let ids: Vec<_> = open.map(|socket| socket.id().as_str()).collect();
-        self.lock().tell(&ids, false)
+        self.lock().tell(&ids, kind)
     }
 
     /// Waits until a promise is broken.
@@ -69,6 +69,10 @@ pub struct Books {
     news: u64,
     /// Sessions that ended with "transport error" though nobody broke their transport: a limit must have.
     unexplained: u64,
+    /// How long after it went a client may come back as who it was.
+    keep: Duration,
+    /// What the server has counted in the whole run.
+    counted: Vec<(&'static str, u64)>,
 }
 
 /// An Engine.IO session.
@@ -86,21 +90,40 @@ struct SessionEntry {
     closed: Option<CloseReason>,
 }
 
-/// A client in a namespace, as the server sees it.
+/// A client in a namespace, as the server sees it; one that comes back as who it was is the same.
 struct SocketEntry {
     sid: String,
+    namespace: String,
+    /// As whom it came first, and last.
+    first_voice: usize,
     voice: usize,
+    /// The rooms that it is in, besides its own.
+    rooms: BTreeSet<String>,
     news: Vec<News>,
     /// How many of the news have arrived, or may be lost.
     arrived: usize,
     /// The server has sent it away.
     is_dismissed: bool,
-    disconnected: Option<DisconnectReason>,
+    disconnected: Option<(DisconnectReason, Instant)>,
+}
+
+/// How the server says something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It may be sent again to a client that comes back.
+    Kept,
+    /// It asks for an acknowledgement.
+    Asked,
+    /// It may be lost.
+    Volatile,
 }
 
 /// Something that the server sent.
 struct News {
     number: u64,
+    kind: Kind,
+    /// The client was away.
+    is_away: bool,
     may_be_lost: bool,
 }
 
@@ -112,6 +135,8 @@ struct Voice {
     /// So much of it has certainly reached the server.
     landed: u64,
     has_left: bool,
+    /// How the socket went that had it.
+    end: Option<DisconnectReason>,
 }
 
 impl Books {
@@ -125,9 +150,12 @@ impl Books {
             failed,
             sessions: BTreeMap::new(),
             sockets: BTreeMap::new(),
-            voices: Vec::new(),
+            // 0 is nobody's.
+            voices: vec![Voice::default()],
             news: 0,
             unexplained: 0,
+            keep: Duration::ZERO,
+            counted: Vec::new(),
         }
     }
 
@@ -270,7 +298,7 @@ impl Books {
         self.check(is_over, format_args!("{client}: a client is not sent away while its session is open"));
         // Who has left a namespace does not listen to it any more.
         let mut sockets = self.sockets.values().filter(|socket| socket.sid == sid && !self.voices[socket.voice].has_left);
-        let is_complete = sockets.all(|socket| socket.has_all(socket.news.len()));
+        let is_complete = sockets.all(SocketEntry::has_all_but_what_it_was_away_for);
         self.check(is_complete || !is_let_go, format_args!("{client}: a session that is let go takes what waits"));
     }
 
@@ -284,13 +312,74 @@ impl Books {
 
     pub fn connected(&mut self, socket: &Socket, voice: usize) {
         let (id, sid) = (socket.id().as_str(), socket.session().sid().as_str());
-        self.note(format_args!("v{voice}: socket connected to {}", socket.namespace()));
+        let how = if socket.recovered() { "is back in" } else { "connected to" };
+        self.note(format_args!("v{voice}: socket {how} {}", socket.namespace()));
         let is_known = self.sessions.contains_key(sid) && voice < self.voices.len();
         let is_new = self.sockets.values().all(|other| other.voice != voice);
         self.check(is_known && is_new, format_args!("v{voice}: one CONNECT makes one socket"));
-        let sid = sid.to_owned();
-        let entry = SocketEntry { sid, voice, news: Vec::new(), arrived: 0, is_dismissed: false, disconnected: None };
-        self.sockets.insert(id.to_owned(), entry);
+        if socket.recovered() {
+            return self.recovered(socket, voice);
+        }
+        let entry = SocketEntry {
+            sid: sid.to_owned(),
+            namespace: socket.namespace().to_owned(),
+            first_voice: voice,
+            voice,
+            rooms: BTreeSet::new(),
+            news: Vec::new(),
+            arrived: 0,
+            is_dismissed: false,
+            disconnected: None,
+        };
+        let before = self.sockets.insert(id.to_owned(), entry);
+        self.check(before.is_none(), format_args!("v{voice}: an id is given once"));
+    }
+
+    fn recovered(&mut self, socket: &Socket, voice: usize) {
+        let Some(entry) = self.sockets.get_mut(socket.id().as_str()) else {
+            return self.check(false, format_args!("v{voice}: who comes back was here"));
+        };
+        let first = entry.first_voice;
+        let was_gone = entry.disconnected.take().is_some();
+        socket.session().sid().as_str().clone_into(&mut entry.sid);
+        entry.voice = voice;
+        entry.is_dismissed = false;
+        // What asked for an acknowledgement is not sent again.
+        let lost = entry.news.iter_mut().skip(entry.arrived).filter(|news| news.kind != Kind::Kept);
+        lost.for_each(|news| news.may_be_lost = true);
+        let own = socket.id().as_str();
+        let rooms = socket.rooms().into_iter().map(|room| room.as_str().to_owned()).filter(|room| room != own);
+        let (is_everywhere, data) = (rooms.collect::<BTreeSet<_>>() == entry.rooms, socket.data::<usize>().ok());
+        self.check(was_gone, format_args!("v{voice}: nobody comes back before having gone"));
+        self.check(is_everywhere, format_args!("v{voice}: who comes back is in the rooms where it was"));
+        self.check(data == Some(first), format_args!("v{voice}: who comes back has its data, and not {data:?}"));
+    }
+
+    pub fn keep(&mut self, keep: Duration) {
+        self.keep = keep;
+    }
+
+    /// Whether a client that takes up this socket again has to be let in as who it was.
+    pub fn must_recover(&self, id: &str) -> bool {
+        let socket = &self.sockets[id];
+        match socket.disconnected {
+            Some((DisconnectReason::Session(reason), at)) => reason != CloseReason::ParseError && at.elapsed() < self.keep / 2,
+            Some(_) => false,
+            None => !socket.is_dismissed && !self.voices[socket.voice].has_left,
+        }
+    }
+
+    /// The number under which a socket came in.
+    pub fn voice(&self, id: &str) -> usize {
+        self.sockets[id].voice
+    }
+
+    pub fn joined(&mut self, id: &str, room: String) {
+        self.sockets.get_mut(id).expect("it was connected").rooms.insert(room);
+    }
+
+    pub fn parted(&mut self, id: &str, room: &str) {
+        self.sockets.get_mut(id).expect("it was connected").rooms.remove(room);
     }
 
     pub fn left(&mut self, voice: usize) {
@@ -311,9 +400,12 @@ impl Books {
     }
 
     pub fn disconnected(&mut self, id: &str, reason: DisconnectReason) {
-        let socket = self.sockets.get_mut(id).expect("it was connected");
+        let Some(socket) = self.sockets.get_mut(id) else {
+            return self.check(false, format_args!("who goes was here"));
+        };
         let (voice, is_dismissed) = (socket.voice, socket.is_dismissed);
-        let is_first = socket.disconnected.replace(reason).is_none();
+        let is_first = socket.disconnected.replace((reason, Instant::now())).is_none();
+        self.voices[voice].end = Some(reason);
         let session = &self.sessions[&socket.sid];
         let is_explained = match reason {
             DisconnectReason::ClientNamespaceDisconnect => self.voices[voice].has_left,
@@ -365,17 +457,43 @@ impl Books {
     // --- from the application to the client ---
 
     /// The number of what the server is about to send to these sockets.
-    pub fn tell(&mut self, ids: &[&str], may_be_lost: bool) -> u64 {
+    pub fn tell(&mut self, ids: &[&str], kind: Kind) -> u64 {
         let number = self.news;
         self.news += 1;
+        self.add(number, ids.iter().map(|id| (*id).to_owned()).collect(), kind);
+        number
+    }
+
+    /// What is told to all of a namespace, or of a room in it, is told to those as well who are away and may come back.
+    pub fn tell_away(&mut self, number: u64, namespace: &str, room: Option<&String>, except: Option<&str>) {
+        if self.keep.is_zero() {
+            return;
+        }
+        let is_told = |socket: &SocketEntry| socket.news.last().is_some_and(|news| news.number == number);
+        let is_meant = |socket: &SocketEntry| {
+            let is_there = socket.namespace == namespace && room.is_none_or(|room| socket.rooms.contains(room));
+            let may_return = socket.disconnected.is_none_or(|(reason, _)| matches!(reason, DisconnectReason::Session(_)));
+            is_there && may_return && !is_told(socket)
+        };
+        let away = self.sockets.iter().filter(|(id, socket)| Some(id.as_str()) != except && is_meant(socket));
+        let away = away.map(|(id, _)| id.clone()).collect();
+        self.add(number, away, Kind::Kept);
+    }
+
+    fn add(&mut self, number: u64, ids: Vec<String>, kind: Kind) {
         let mut voices = String::new();
         for id in ids {
-            let socket = self.sockets.get_mut(*id).expect("it was connected");
-            socket.news.push(News { number, may_be_lost });
+            let Some(socket) = self.sockets.get_mut(&id) else {
+                return self.check(false, format_args!("who is told something was connected"));
+            };
+            let session = self.sessions.get(&socket.sid).and_then(|entry| entry.session.upgrade());
+            let is_away = !session.is_some_and(|session| session.is_open());
+            socket.news.push(News { number, kind, is_away, may_be_lost: kind == Kind::Volatile });
             voices += &format!(" v{}", socket.voice);
         }
-        self.note(format_args!("{} {number} for{voices}", if may_be_lost { "volatile news" } else { "news" }));
-        number
+        if !voices.is_empty() {
+            self.note(format_args!("news {number}, {kind:?}, for{voices}"));
+        }
     }
 
     /// The server could not send it after all.
@@ -414,7 +532,7 @@ impl Books {
     pub fn unanswered(&mut self, id: &str) {
         let socket = &self.sockets[id];
         let (voice, session) = (socket.voice, &self.sessions[&socket.sid]);
-        let is_excused = session.is_troubled || session.closed.is_some() || socket.disconnected.is_some();
+        let is_excused = session.is_troubled && socket.disconnected.is_none();
         self.note(format_args!("v{voice}: does not answer"));
         self.check(is_excused, format_args!("v{voice}: a client that is well is heard in time"));
     }
@@ -429,6 +547,10 @@ impl Books {
     }
 
     // --- while it runs, and at the end ---
+
+    pub fn counted(&self) -> &[(&'static str, u64)] {
+        &self.counted
+    }
 
     /// What is true at every moment: each session is where it should be.
     pub fn inspect(&mut self, metrics: &Metrics, largest_outbox: usize) {
@@ -449,19 +571,18 @@ impl Books {
     }
 
     /// What is true when everybody has left.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, metrics: &Metrics) {
+        let counter = |(name, _, value)| if let Value::Counter(count) = value { Some((name, count)) } else { None };
+        self.counted = metrics.all().into_iter().filter_map(counter).collect();
         let open = self.sessions.values().find(|entry| entry.closed.is_none()).map(|entry| entry.client.clone());
         self.check(open.is_none(), format_args!("{open:?}: every session ends"));
         let held = self.sessions.values().find(|entry| entry.session.strong_count() > 0).map(|entry| entry.client.clone());
         self.check(held.is_none(), format_args!("{held:?}: nobody keeps a session that is over"));
         let connected = self.sockets.values().find(|socket| socket.disconnected.is_none()).map(|socket| socket.voice);
         self.check(connected.is_none(), format_args!("v{connected:?}: every socket is disconnected"));
-        let deaf = self.sockets.values().find(|socket| {
-            let voice = &self.voices[socket.voice];
-            // Who sends a client away does not care for what it said before it knew.
-            voice.heard < voice.landed && socket.ended_by_its_client()
-        });
-        let deaf = deaf.map(|socket| socket.voice);
+        let mut deaf =
+            self.voices.iter().enumerate().filter(|(_, voice)| voice.heard < voice.landed && voice.ended_by_its_client());
+        let deaf = deaf.next().map(|(number, _)| number);
         self.check(deaf.is_none(), format_args!("v{deaf:?}: what has reached the server is heard"));
     }
 }
@@ -472,9 +593,16 @@ impl SocketEntry {
         self.news.iter().take(count).skip(self.arrived).all(|news| news.may_be_lost)
     }
 
+    fn has_all_but_what_it_was_away_for(&self) -> bool {
+        self.news.iter().skip(self.arrived).all(|news| news.may_be_lost || news.is_away)
+    }
+}
+
+impl Voice {
+    /// Who sends a client away does not care for what it said before it knew.
     fn ended_by_its_client(&self) -> bool {
         use CloseReason::{PingTimeout, TransportClose, TransportError};
-        match self.disconnected {
+        match self.end {
             Some(DisconnectReason::Session(reason)) => [PingTimeout, TransportClose, TransportError].contains(&reason),
             Some(DisconnectReason::ClientNamespaceDisconnect) => true,
             Some(DisconnectReason::ServerNamespaceDisconnect) | None => false,

@@ -1,7 +1,7 @@
 //! A client's WebSocket: frames over one end of a connection in memory, read and written in pieces and at the client's own pace.
 
 use crate::chance::Chance;
-use crate::wire::{Frame, unframe};
+use crate::wire::{Frame, Frames};
 use std::io::IoSlice;
 use std::time::Duration;
 use stickyport::engine::stream::Memory;
@@ -12,7 +12,7 @@ const PIECE: usize = 700;
 
 pub struct Line {
     end: Memory,
-    read: Vec<u8>,
+    frames: Frames,
     unsent: Vec<u8>,
     /// When it next reads and writes.
     read_at: Instant,
@@ -35,7 +35,7 @@ pub struct Read {
 impl Line {
     pub fn new(end: Memory, lag: Duration) -> Self {
         let now = Instant::now();
-        Self { end, read: Vec::new(), unsent: Vec::new(), read_at: now, write_at: now, lag, gulp: 4096, is_deaf: false }
+        Self { end, frames: Frames::default(), unsent: Vec::new(), read_at: now, write_at: now, lag, gulp: 4096, is_deaf: false }
     }
 
     /// From now on it reads so slowly that the server has to wait for it.
@@ -91,12 +91,12 @@ impl Line {
             let mut buffer = vec![0; self.gulp];
             match self.end.try_read(&mut buffer) {
                 Ok(0) => is_over = true,
-                Ok(count) => self.read.extend_from_slice(&buffer[..count]),
+                Ok(count) => self.frames.read.extend_from_slice(&buffer[..count]),
                 Err(error) => is_over = error.kind() != std::io::ErrorKind::WouldBlock,
             }
             self.read_at = now + self.pause(chance);
         }
-        Read { frames: std::iter::from_fn(|| unframe(&mut self.read)).collect(), is_over }
+        Read { frames: self.frames.by_ref().collect(), is_over }
     }
 
     fn pause(&mut self, chance: &mut Chance) -> Duration {

@@ -14,6 +14,7 @@ mod world;
 
 use ledger::Ledger;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, Once};
@@ -31,7 +32,30 @@ struct Outcome {
     /// Of the whole trace.
     hash: u64,
     failure: Option<String>,
+    counted: Vec<(&'static str, u64)>,
 }
+
+/// What the seeds have to come to together, or they prove less than they seem to.
+const REACHED: &[&str] = &[
+    "upgrades",
+    "upgrades_failed",
+    "closed_transport_error",
+    "closed_transport_close",
+    "closed_ping_timeout",
+    "closed_parse_error",
+    "closed_forced",
+    "closed_shutdown",
+    "refused_draining",
+    "limit_payload",
+    "limit_pending_events",
+    "limit_outbox",
+    "limit_outbound",
+    "volatile_dropped",
+    "connect_errors",
+    "protocol_errors",
+    "recovered",
+    "not_recovered",
+];
 
 #[test]
 fn whatever_happens_every_promise_is_kept() {
@@ -45,6 +69,7 @@ fn whatever_happens_every_promise_is_kept() {
     };
     let next = AtomicU64::new(seeds.start);
     let failures = Mutex::new(Vec::new());
+    let counted = Mutex::new(BTreeMap::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -54,7 +79,11 @@ fn whatever_happens_every_promise_is_kept() {
                     if seed >= seeds.end {
                         break;
                     }
-                    if let Some(failure) = run(seed).failure {
+                    let outcome = run(seed);
+                    for (name, count) in outcome.counted {
+                        *counted.lock().expect("no panic").entry(name).or_insert(0) += count;
+                    }
+                    if let Some(failure) = outcome.failure {
                         failures.lock().expect("no panic").push(failure);
                         // The others would tell of the same.
                         next.store(seeds.end, Relaxed);
@@ -65,6 +94,9 @@ fn whatever_happens_every_promise_is_kept() {
     });
     let failures = failures.into_inner().expect("no panic");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let counted = counted.into_inner().expect("no panic");
+    let missed: Vec<_> = REACHED.iter().filter(|name| counted[**name] == 0).collect();
+    assert!(missed.is_empty() || seeds.end - seeds.start < SEEDS, "not once in all these runs: {missed:?}");
 }
 
 #[test]
@@ -96,7 +128,7 @@ fn run(seed: u64) -> Outcome {
         let tail = books.tail();
         format!("seed {seed}: {promise}\n{tail}\nonce more: SEED={seed} cargo test --test simulation\n")
     });
-    Outcome { hash: books.hash(), failure }
+    Outcome { hash: books.hash(), failure, counted: books.counted().to_vec() }
 }
 
 thread_local! {

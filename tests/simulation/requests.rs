@@ -1,13 +1,16 @@
 //! A client's requests: what `http/` does with each, without HTTP, and with the time that each way takes.
 
+use crate::wire::Body;
 use crate::world::World;
+use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, UNIX_EPOCH};
 use stickyport::engine::stream::{Memory, Stream};
-use stickyport::engine::{Handshake, Session, TransportKind};
-use stickyport::protocol::eio::handshake::{Query, Request as Checked, Route, Version};
+use stickyport::engine::{Handshake, Payload, Session, TransportKind};
+use stickyport::protocol::eio::Version;
+use stickyport::protocol::eio::handshake::{Query, Request as Checked, Route};
 use tokio::time::sleep;
 
 /// A request under way; dropping it is the client breaking it off.
@@ -33,7 +36,7 @@ impl<T> Request<T> {
 /// The answer to a GET.
 #[derive(Debug)]
 pub enum Got {
-    Payload(String),
+    Payload(Body),
     Refused,
 }
 
@@ -59,10 +62,23 @@ pub enum Posted {
     Refused,
 }
 
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    pub version: Version,
+    pub sid: String,
+}
+
+impl Sender {
+    fn query(&self, transport: &str) -> Query {
+        let version = if self.version == Version::V3 { 3 } else { 4 };
+        Query::parse(&format!("EIO={version}&transport={transport}&sid={}", self.sid))
+    }
+}
+
 /// Opens a session: the body of the answer over polling, the client's end of the connection over WebSocket.
-pub async fn open(world: &World, client: &str, over: TransportKind, capacity: usize) -> Option<Result<String, Memory>> {
-    let text = format!("EIO=4&transport={}&client={client}", over.as_str());
-    let query = Query::parse(&text);
+pub async fn open(world: &World, query: &str, over: TransportKind, capacity: usize) -> Option<Result<Body, Memory>> {
+    let query = Query::parse(&format!("{query}&transport={}", over.as_str()));
     let is_upgrade = over == TransportKind::WebSocket;
     let checked = Checked { query: &query, is_get: true, is_upgrade, has_bad_origin: false };
     let Ok(Route::Handshake(_)) = world.engine.verify(checked) else { panic!("it names no session") };
@@ -71,7 +87,7 @@ pub async fn open(world: &World, client: &str, over: TransportKind, capacity: us
     let handshake = Handshake {
         headers: http::HeaderMap::new(),
         query: query.pairs.clone(),
-        url: format!("/socket.io/?{text}"),
+        url: "/socket.io/".to_owned(),
         address: "192.0.2.1".to_owned(),
         secure: false,
         version: Version::of(&query),
@@ -84,15 +100,20 @@ pub async fn open(world: &World, client: &str, over: TransportKind, capacity: us
         return Some(Err(end));
     }
     let open = world.engine.open_polling(sid, admission, handshake).expect("a sid of its own");
-    Some(Ok(String::from_utf8(open.body).expect("text")))
+    Some(Ok(body(&open)))
 }
 
-pub fn get(world: &Arc<World>, sid: &str, there: Duration, back: Duration) -> Request<Got> {
-    let (world, sid, stage) = (Arc::clone(world), sid.to_owned(), Stage::default());
+fn body(payload: &Payload) -> Body {
+    let bytes = payload.body.clone();
+    if payload.is_binary { Body::Binary(bytes) } else { Body::Text(String::from_utf8(bytes).expect("text")) }
+}
+
+pub fn get(world: &Arc<World>, sender: &Sender, there: Duration, back: Duration) -> Request<Got> {
+    let (world, sender, stage) = (Arc::clone(world), sender.clone(), Stage::default());
     let at = stage.clone();
     let answer = Box::pin(async move {
         sleep(there).await;
-        let Some(session) = find(&world, &sid, true, false) else { return refused(back).await };
+        let Some(session) = find(&world, &sender, true, false) else { return refused(back).await };
         at.0.store(AT_SERVER, Relaxed);
         let polled = session.poll().await;
         drop(session);
@@ -101,7 +122,7 @@ pub fn get(world: &Arc<World>, sid: &str, there: Duration, back: Duration) -> Re
         match polled {
             Ok(payload) => {
                 sleep(back).await;
-                Got::Payload(String::from_utf8(payload.body).expect("text"))
+                Got::Payload(body(&payload))
             }
             Err(_) => refused(back).await,
         }
@@ -114,12 +135,12 @@ async fn refused(back: Duration) -> Got {
     Got::Refused
 }
 
-pub fn post(world: &Arc<World>, sid: &str, body: String, manner: Manner, there: Duration, back: Duration) -> Request<Posted> {
-    let (world, sid, stage) = (Arc::clone(world), sid.to_owned(), Stage::default());
+pub fn post(world: &Arc<World>, sender: &Sender, body: Body, manner: Manner, there: Duration, back: Duration) -> Request<Posted> {
+    let (world, sender, stage) = (Arc::clone(world), sender.clone(), Stage::default());
     let at = stage.clone();
     let answer = Box::pin(async move {
         sleep(there).await;
-        let posted = match find(&world, &sid, false, false) {
+        let posted = match find(&world, &sender, false, false) {
             Some(session) => {
                 at.0.store(AT_SERVER, Relaxed);
                 deliver(&world, &session, body, manner, there).await
@@ -133,12 +154,16 @@ pub fn post(world: &Arc<World>, sid: &str, body: String, manner: Manner, there: 
     Request { answer, stage }
 }
 
-async fn deliver(world: &World, session: &Arc<Session>, body: String, manner: Manner, upload: Duration) -> Posted {
+async fn deliver(world: &World, session: &Arc<Session>, body: Body, manner: Manner, upload: Duration) -> Posted {
     let Ok(post) = session.begin_post() else { return Posted::Refused };
     sleep(upload).await;
     match manner {
         Manner::Whole => {
-            post.deliver(body.into()).await;
+            let body = match body {
+                Body::Text(text) => text.into(),
+                Body::Binary(bytes) => Bytes::from(bytes).into(),
+            };
+            post.deliver(body).await;
             return if session.is_open() { Posted::Open } else { Posted::Over };
         }
         Manner::Broken => drop(post),
@@ -153,8 +178,8 @@ async fn deliver(world: &World, session: &Arc<Session>, body: String, manner: Ma
 }
 
 /// A WebSocket that asks to take a polling session over; `None` is a refusal.
-pub fn upgrade(world: &Arc<World>, sid: &str, capacity: usize, there: Duration, eager: usize) -> Option<Memory> {
-    let session = find(world, sid, true, true)?;
+pub fn upgrade(world: &Arc<World>, sender: &Sender, capacity: usize, there: Duration, eager: usize) -> Option<Memory> {
+    let session = find(world, sender, true, true)?;
     let (server, end) = Memory::pair(capacity);
     let engine = Arc::clone(&world.engine);
     world.engine.tasks().spawn(async move {
@@ -168,9 +193,8 @@ pub fn upgrade(world: &Arc<World>, sid: &str, capacity: usize, there: Duration, 
     Some(end)
 }
 
-fn find(world: &World, sid: &str, is_get: bool, is_upgrade: bool) -> Option<Arc<Session>> {
-    let transport = if is_upgrade { "websocket" } else { "polling" };
-    let query = Query::parse(&format!("EIO=4&transport={transport}&sid={sid}"));
+fn find(world: &World, sender: &Sender, is_get: bool, is_upgrade: bool) -> Option<Arc<Session>> {
+    let query = sender.query(if is_upgrade { "websocket" } else { "polling" });
     match world.engine.verify(Checked { query: &query, is_get, is_upgrade, has_bad_origin: false }) {
         Ok(Route::Session(session)) => Some(session),
         Ok(Route::Handshake(_)) => panic!("it names its session"),

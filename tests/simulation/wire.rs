@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
+use stickyport::protocol::eio::Version;
 
 /// An Engine.IO packet; a text begins with the packet's digit, bytes are a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,52 +12,129 @@ pub enum Packet {
     Binary(Vec<u8>),
 }
 
+/// The body of a polling request or of its answer.
+#[derive(Debug)]
+pub enum Body {
+    Text(String),
+    /// Only of protocol 3.
+    Binary(Vec<u8>),
+}
+
+impl Body {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
 impl Packet {
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
-    /// As it stands in a polling payload.
-    fn polling(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Binary(bytes) => format!("b{}", BASE64_STANDARD.encode(bytes)),
+    /// As a WebSocket frame of a client (RFC 6455, section 5.3).
+    pub fn frame(&self, version: Version) -> Vec<u8> {
+        match (self, version) {
+            (Self::Text(text), _) => frame(0x81, text.as_bytes()),
+            (Self::Binary(bytes), Version::V4) => frame(0x82, bytes),
+            (Self::Binary(bytes), Version::V3) => frame(0x82, &[&[4], &bytes[..]].concat()),
         }
     }
 
-    /// As a WebSocket frame of a client (RFC 6455, section 5.3).
-    pub fn frame(&self) -> Vec<u8> {
+    /// The same when it came in a frame.
+    pub fn of_frame(self, version: Version) -> Self {
         match self {
-            Self::Text(text) => frame(0x81, text.as_bytes()),
-            Self::Binary(bytes) => frame(0x82, bytes),
+            Self::Binary(bytes) if version == Version::V3 => Self::Binary(message(&bytes)),
+            packet => packet,
+        }
+    }
+
+    fn append(&self, version: Version, as_binary: bool, body: &mut Vec<u8>) {
+        match (version, self) {
+            (Version::V4, Self::Text(text)) => {
+                let separator = if body.is_empty() { "" } else { "\x1e" };
+                body.extend([separator, text].concat().bytes());
+            }
+            (Version::V4, Self::Binary(bytes)) => {
+                Self::Text(format!("b{}", BASE64_STANDARD.encode(bytes))).append(version, false, body)
+            }
+            (Version::V3, Self::Text(text)) if as_binary => append_v3(0, text.as_bytes(), body),
+            (Version::V3, Self::Binary(bytes)) if as_binary => append_v3(1, &[&[4], &bytes[..]].concat(), body),
+            (Version::V3, Self::Text(text)) => body.extend(format!("{}:{text}", text.encode_utf16().count()).bytes()),
+            (Version::V3, Self::Binary(bytes)) => {
+                Self::Text(format!("b4{}", BASE64_STANDARD.encode(bytes))).append(version, false, body);
+            }
         }
     }
 }
 
-/// The first packets of `waiting` that fit into `limit` bytes, at least one, joined; and how many they are.
-pub fn payload<'a>(waiting: impl Iterator<Item = &'a Packet>, limit: usize) -> (String, usize) {
-    let mut body = String::new();
+/// The first packets of `waiting` that fit into `limit` bytes, at least one, as a body; and how many they are.
+pub fn payload<'a>(waiting: impl Iterator<Item = &'a Packet>, limit: usize, version: Version, as_binary: bool) -> (Body, usize) {
+    let mut body = Vec::new();
     let mut count = 0;
     for packet in waiting {
-        let text = packet.polling();
-        if count > 0 && body.len() + 1 + text.len() > limit {
+        let before = body.len();
+        packet.append(version, as_binary, &mut body);
+        if count > 0 && body.len() > limit {
+            body.truncate(before);
             break;
         }
-        if count > 0 {
-            body.push('\x1e');
-        }
-        body += &text;
         count += 1;
     }
-    (body, count)
+    let is_binary = version == Version::V3 && as_binary;
+    (if is_binary { Body::Binary(body) } else { Body::Text(String::from_utf8(body).expect("text")) }, count)
 }
 
-pub fn packets(payload: &str) -> Vec<Packet> {
-    let packet = |text: &str| match text.strip_prefix('b') {
+/// The packets of an answer.
+pub fn packets(body: Body, version: Version) -> Vec<Packet> {
+    match (body, version) {
+        (Body::Text(text), Version::V4) => text.split('\x1e').map(|packet| of_text(packet, "b")).collect(),
+        (Body::Text(text), Version::V3) => {
+            let mut units: Vec<u16> = text.encode_utf16().collect();
+            std::iter::from_fn(|| {
+                let colon = units.iter().position(|unit| *unit == u16::from(b':'))?;
+                let length: String = String::from_utf16(&units[..colon]).expect("digits");
+                let end = colon + 1 + length.parse::<usize>().expect("a length");
+                let packet: Vec<u16> = units.drain(..end).skip(colon + 1).collect();
+                Some(of_text(&String::from_utf16(&packet).expect("a whole packet"), "b4"))
+            })
+            .collect()
+        }
+        (Body::Binary(mut bytes), Version::V3) => std::iter::from_fn(|| {
+            let end = bytes.iter().position(|byte| *byte == 0xff)?;
+            let length = bytes[1..end].iter().fold(0, |length, digit| length * 10 + usize::from(*digit));
+            let packet: Vec<u8> = bytes.drain(..end + 1 + length).skip(end + 1).collect();
+            Some(packet)
+        })
+        .map(|packet| match packet.first() {
+            Some(4) => Packet::Binary(message(&packet)),
+            _ => Packet::Text(String::from_utf8(packet).expect("text")),
+        })
+        .collect(),
+        (Body::Binary(_), Version::V4) => panic!("no payload of protocol 4 is binary"),
+    }
+}
+
+fn of_text(packet: &str, binary: &str) -> Packet {
+    match packet.strip_prefix(binary) {
         Some(base64) => Packet::Binary(BASE64_STANDARD.decode(base64).expect("base64")),
-        None => Packet::text(text),
-    };
-    payload.split('\x1e').map(packet).collect()
+        None => Packet::text(packet),
+    }
+}
+
+/// In protocol 3 a binary message has its type in front.
+fn message(bytes: &[u8]) -> Vec<u8> {
+    assert_eq!(bytes.first(), Some(&4), "bytes are a message");
+    bytes[1..].to_vec()
+}
+
+fn append_v3(kind: u8, packet: &[u8], body: &mut Vec<u8>) {
+    body.push(kind);
+    body.extend(packet.len().to_string().bytes().map(|digit| digit - b'0'));
+    body.push(0xff);
+    body.extend_from_slice(packet);
 }
 
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -82,25 +160,49 @@ pub enum Frame {
     Pong,
 }
 
-/// Takes the first frame out of what was read, if it is whole.
-pub fn unframe(read: &mut Vec<u8>) -> Option<Frame> {
-    let (first, second) = (*read.first()?, *read.get(1)?);
-    let (header, length) = match second {
-        126 => (4, usize::from(u16::from_be_bytes([*read.get(2)?, *read.get(3)?]))),
-        127 => panic!("no message of a server here is so long"),
-        short => (2, usize::from(short)),
-    };
-    if read.len() < header + length {
-        return None;
+/// What a server sends over a WebSocket, put together from what was read.
+#[derive(Debug, Default)]
+pub struct Frames {
+    pub read: Vec<u8>,
+    /// The beginning of a message that comes in several frames.
+    message: Vec<u8>,
+    opcode: u8,
+}
+
+impl Iterator for Frames {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        loop {
+            let (first, second) = (*self.read.first()?, *self.read.get(1)?);
+            let (header, length) = match second {
+                126 => (4, usize::from(u16::from_be_bytes([*self.read.get(2)?, *self.read.get(3)?]))),
+                127 => panic!("no message of a server here is so long"),
+                short => (2, usize::from(short)),
+            };
+            if self.read.len() < header + length {
+                return None;
+            }
+            let payload = self.read.drain(..header + length).skip(header);
+            match first {
+                0x88 => return Some(Frame::Close),
+                0x8a => return Some(Frame::Pong),
+                _ => self.message.extend(payload),
+            }
+            match first & 0x0f {
+                0 => {}
+                opcode => self.opcode = opcode,
+            }
+            if first & 0x80 != 0 {
+                let message = std::mem::take(&mut self.message);
+                return Some(Frame::Packet(match self.opcode {
+                    1 => Packet::Text(String::from_utf8(message).expect("text")),
+                    2 => Packet::Binary(message),
+                    other => panic!("a server sends no frame {other:#x}"),
+                }));
+            }
+        }
     }
-    let payload = read.drain(..header + length).skip(header).collect();
-    Some(match first {
-        0x81 => Frame::Packet(Packet::Text(String::from_utf8(payload).expect("text"))),
-        0x82 => Frame::Packet(Packet::Binary(payload)),
-        0x88 => Frame::Close,
-        0x8a => Frame::Pong,
-        other => panic!("a server sends no frame {other:#x}"),
-    })
 }
 
 /// A Socket.IO packet from a server.

@@ -56,6 +56,7 @@ impl Plan {
                 ping_timeout: seconds(chance, &[3, 8, 20]),
                 upgrade_timeout: seconds(chance, &[3, 10]),
                 max_payload: chance.pick(&[2_000, 20_000]),
+                allow_eio3: true,
                 ..engine::Options::default()
             },
             limits: Limits {
@@ -64,7 +65,13 @@ impl Plan {
                 pending_events: chance.pick(&[2, 1_000]),
                 ..Limits::default()
             },
-            hub: hub::Options { cleanup_empty_child_namespaces: chance.one_in(2), ..hub::Options::default() },
+            hub: hub::Options {
+                connect_timeout: seconds(chance, &[10, 45]),
+                cleanup_empty_child_namespaces: chance.one_in(2),
+                recovery: seconds(chance, &[0, 0, 5, 120]),
+                recovery_skip_middlewares: chance.one_in(2),
+                ..hub::Options::default()
+            },
         }
     }
 
@@ -113,7 +120,8 @@ pub async fn run(seed: u64, ledger: Ledger) {
         joined.expect("no panic");
     }
     // The longest that anything of theirs can stay behind.
-    sleep(world.plan.silence().max(world.plan.limits.body_timeout) + world.plan.slack()).await;
+    let Plan { limits, hub, .. } = &world.plan;
+    sleep(world.plan.silence().max(limits.body_timeout) + hub.recovery * 9 / 8 + world.plan.slack()).await;
     inspection.abort();
     let _ = inspection.await;
     world.settle();
@@ -126,6 +134,7 @@ impl World {
             let mut ids = ids.lock().expect("no panic");
             u128::from(ids.draw()) << 64 | u128::from(ids.draw())
         };
+        ledger.lock().keep(plan.hub.recovery);
         let builder = SocketIo::builder()
             .options(plan.hub.clone())
             .limits(plan.limits.clone())
@@ -151,7 +160,7 @@ impl World {
         let tasks = (self.engine.tasks().len(), Handle::current().metrics().num_alive_tasks());
         let kept = self.plan.hub.cleanup_empty_child_namespaces && self.io.has("/made-1");
         let mut books = self.ledger.lock();
-        books.settle();
+        books.settle(metrics);
         books.check(self.engine.is_empty(), format_args!("no session is left of {}", self.engine.len()));
         books.check(gauges == [0; 4], format_args!("the gauges {gauges:?} are back at zero"));
         books.check(sockets == 0, format_args!("no socket is left of {sockets}"));
@@ -222,6 +231,18 @@ impl Connection for Watched {
         let is_closed = self.ledger.lock().is_closed(session.sid().as_str());
         self.ledger.lock().check(!is_closed, format_args!("nothing is heard after the end"));
         self.connection.message(session, message);
+    }
+
+    fn heartbeat(&self, session: &Arc<Session>) {
+        self.connection.heartbeat(session);
+    }
+
+    fn upgrading(&self, session: &Arc<Session>) {
+        self.connection.upgrading(session);
+    }
+
+    fn sent(&self, session: &Arc<Session>, mark: u64) {
+        self.connection.sent(session, mark);
     }
 
     fn upgraded(&self, session: &Arc<Session>) {
