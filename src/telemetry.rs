@@ -46,7 +46,9 @@ impl Options {
                 return Err(LevelError(directive.to_owned()));
             }
         }
-        EnvFilter::try_new(&self.level).map_err(|_| LevelError(self.level.clone()))
+        let filter = EnvFilter::try_new(&self.level).map_err(|_| LevelError(self.level.clone()))?;
+        // Its TRACE shows every message whole, and with it tokens and the credential of connection state recovery.
+        Ok(filter.add_directive("tungstenite=off".parse().expect("a directive")))
     }
 }
 
@@ -79,6 +81,15 @@ mod tests {
     fn a_level_is_a_word_or_directives() {
         for level in ["info", "off", "DEBUG", "warn,stickyport=trace", "stickyport::engine=debug, info"] {
             assert!(with(level).filter().is_ok(), "{level}");
+        }
+    }
+
+    #[test]
+    fn no_level_shows_whole_messages() {
+        for level in ["trace", "tungstenite=trace"] {
+            let filter = with(level).filter().expect("a level");
+            assert!(filter.to_string().contains("tungstenite=off"), "{filter}");
+            assert!(!filter.to_string().contains("tungstenite=trace"), "{filter}");
         }
     }
 

@@ -178,6 +178,31 @@ impl Session {
         Ok(())
     }
 
+    /// Puts packets in line as [`Session::send`] does, but lets them go only with [`Session::depart`], which has to follow: for a caller that sends to many
+    /// under a lock. `false` says that somebody else will let them go.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    pub(crate) fn line_up(&self, packets: &[Encoded]) -> Result<bool, SendError> {
+        let mut state = self.lock();
+        if !state.machine.is_open() {
+            return Err(SendError::Closed);
+        }
+        if state.outbox.bytes() > 0 && packets.iter().map(Encoded::weight).sum::<usize>() > self.limits().outbox_bytes / 2 {
+            // What others have just put in line may not have been given the chance to leave.
+            self.let_go(&mut state);
+        }
+        let was_empty = state.outbox.is_empty();
+        self.queue(&mut state, packets)?;
+        self.metrics().messages_sent.add(packets.len() as u64);
+        Ok(was_empty)
+    }
+
+    /// Lets go what [`Session::line_up`] put in line.
+    pub(crate) fn depart(&self) {
+        self.let_go(&mut self.lock());
+    }
+
     /// As [`Session::send`]; [`Connection::sent`] tells when the last of the packets has left: the kernel, or the answer to a GET, has it.
     ///
     /// # Errors
@@ -479,12 +504,19 @@ impl Session {
     }
 
     fn push(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
-        let waiting = state.outbox.bytes();
+        let was_empty = state.outbox.is_empty();
         self.queue(state, packets)?;
+        // What waits already is ahead of us, and whoever put it there sees to it: the loop is waiting for the socket.
+        if was_empty {
+            self.let_go(state);
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, as far as the client takes it.
+    fn let_go(&self, state: &mut State) {
         match &mut state.link {
             Link::Polling(requests) => requests.wake(),
-            // What waits already is ahead of us, and the loop is waiting for the socket.
-            Link::WebSocket(_) if waiting > 0 => {}
             Link::WebSocket(_) => {
                 self.flush(state);
                 if !state.outbox.is_empty() {
@@ -493,7 +525,6 @@ impl Session {
             }
             Link::Closed => {}
         }
-        Ok(())
     }
 
     /// Puts packets in line, as the client's protocol has them.

@@ -227,13 +227,13 @@ impl Engine {
     }
 
     fn explain_miss(&self, sid: &str) {
-        let miss = Miss::explain(sid, self.node);
-        debug!(?miss, "session id unknown");
-        match miss {
-            Miss::Other(_) => self.metrics.refused_sid_other.inc(),
-            Miss::Gone => self.metrics.refused_sid_gone.inc(),
-            Miss::Garbage => self.metrics.refused_sid_garbage.inc(),
-        }
+        let (reason, owner, count) = match Miss::explain(sid, self.node) {
+            Miss::Other(owner) => ("sid_other", Some(owner), &self.metrics.refused_sid_other),
+            Miss::Gone => ("sid_gone", None, &self.metrics.refused_sid_gone),
+            Miss::Garbage => ("sid_garbage", None, &self.metrics.refused_sid_garbage),
+        };
+        count.inc();
+        debug!(reason, owner = owner.map(u32::from), "session id unknown");
     }
 
     /// Tells the application of a request.

@@ -243,7 +243,7 @@ impl Live {
         self.read().index.select(target)
     }
 
-    /// Sends an event to everyone whom the target reaches: encoded once, and, unless it is kept for those who come back, with no lock held while it is sent.
+    /// Sends an event to everyone whom the target reaches: encoded once, and with no lock held while it leaves.
     pub(super) fn broadcast(&self, target: &Target, flags: &Flags, name: &str, args: &Args) {
         if let Some(shelf) = self.shelf.as_ref().filter(|_| !flags.volatile) {
             let sockets = shelf.send(target, || self.select(target), |offset| self.event(shelf, flags, name, &args.and(offset)));

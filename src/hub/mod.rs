@@ -35,6 +35,8 @@
 //! - A handler that does not wait runs on the session's own task; only one that waits gets a task.
 //! - A handler that panics costs its socket, which is disconnected, and nothing else.
 //! - A broadcast is encoded once, and no lock is held while it is sent.
+//! - With the option `recovery`, a client whose line broke and that comes back in time is who it was and hears every event that it missed, once and in
+//!   order: see [`Socket::recovered`].
 //! - Whatever a client can make grow has a limit, and a metric that counts when it is reached: see [`Limits`](crate::protocol::limits::Limits).
 
 mod ack;

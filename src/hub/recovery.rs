@@ -305,15 +305,15 @@ impl Shelf {
         }
         let number = self.memory.next();
         let packets = encode(&offset(number));
-        for socket in &sockets {
-            // One socket that cannot take it is none of the others' business, and may come back for it.
-            let _ = socket.send_numbered(number, &packets);
-        }
+        let departing: Vec<&Socket> = sockets.iter().filter(|socket| socket.line_up(number, &packets)).collect();
+        let bytes = if is_kept { weigh_event(target, &packets) } else { 0 };
         if is_kept {
-            let bytes =
-                size_of::<Logged>() + weight(&packets) + target.rooms.iter().chain(&target.except).map(weigh_room).sum::<usize>();
             state.log.push_back(Logged { number, target: target.clone(), packets });
-            drop(state);
+        }
+        drop(state);
+        // The order is settled: whoever speaks next does not wait for the network.
+        departing.iter().for_each(|socket| socket.session().depart());
+        if is_kept {
             self.memory.keep(self, number, None, bytes);
         }
         sockets
@@ -661,12 +661,20 @@ fn number(text: &str) -> Option<u64> {
     (offset(number) == text).then_some(number)
 }
 
+/// What an event takes while it is kept: of a small one most is what stands around it, with room to grow.
+fn weigh_event(target: &Target, packets: &[Encoded]) -> usize {
+    const BUFFER: usize = 128;
+    let packets = packets.iter().map(|packet| packet.weight() + BUFFER).sum::<usize>();
+    let rooms = target.rooms.iter().chain(&target.except).map(weigh_room).sum::<usize>();
+    2 * size_of::<Logged>() + size_of::<Kept>() + packets + rooms
+}
+
 fn weight(packets: &[Encoded]) -> usize {
     packets.iter().map(Encoded::weight).sum()
 }
 
 fn weigh_room(room: &Room) -> usize {
-    size_of::<ByteString>() + room.as_str().len()
+    2 * size_of::<ByteString>() + room.as_str().len()
 }
 
 const UNPOISONED: &str = "no code that can panic runs under this lock";

@@ -453,12 +453,13 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends an event that is kept too.
-    pub(super) fn send_numbered(&self, number: u64, packets: &[Encoded]) -> Result<(), EmitError> {
+    /// Puts an event that is kept in line; `true` says that its session is to [let it go](Session::depart).
+    pub(super) fn line_up(&self, number: u64, packets: &[Encoded]) -> bool {
         if let Some(track) = &self.0.track {
             track.send(number);
         }
-        self.send(packets)
+        // One socket that cannot take it is none of the others' business, and may come back for it.
+        !self.is_closed() && self.0.session.line_up(packets).unwrap_or(false)
     }
 
     /// A handler returned an error.

@@ -41,7 +41,7 @@ options! {
         #[serde(with = "options::size")]
         pub outbound_bytes: usize = 1024 * 1024 * 1024,
         /// Bytes of events and sessions that are kept for clients who may come back (`socketio.recovery`); beyond it the oldest go, and who needs them
-        /// begins anew. Nobody is sent more than `outbox_bytes` of them.
+        /// begins anew; 0 recovers nobody. Nobody is sent more than `outbox_bytes` of them.
         #[serde(with = "options::size")]
         pub recovery_bytes: usize = 64 * 1024 * 1024,
         /// Bytes of a request's line and headers together.

@@ -56,12 +56,15 @@ function script(name, opts, play) {
   const run = async (command) => {
     const server = await Server.start(command, opts);
     let status;
+    let notes;
     try {
       await play(server);
+      // What clients see of the end is not the script's.
+      notes = structuredClone(server.notes);
     } finally {
       status = server.program.isRunning ? await server.stop() : await server.program.exited;
-      // A poll may be the last to notice; closed before, it would have gone by itself.
-      await until("its clients are gone", () => server.clients.every((client) => !client.connected));
+      // What a client sees last, it sees by itself; a poll may be late to notice.
+      await until("its clients are gone", () => server.clients.every((client) => (client instanceof Ws ? client.readyState === Ws.CLOSED : !client.connected)));
       server.clients.forEach((client) => client.close());
     }
     const named = (field) => [...new Set(server.events.flatMap((event) => event[field] ?? []))];
@@ -72,7 +75,7 @@ function script(name, opts, play) {
       ...[...server.offsets].sort((a, b) => b.length - a.length).map((offset) => [offset, "<offset>"]),
     ];
     const events = server.events.filter(({ t, n }) => t !== "listening" && !server.isBarrier(n)).map(told);
-    const result = rename({ events, notes: server.notes, status }, names);
+    const result = rename({ events, notes, status }, names);
     // Rooms are told in no order.
     result.events.forEach(({ value }) => Array.isArray(value) && value.every((name) => typeof name === "string") && value.sort());
     result.events.forEach(({ t }) => covered.events.add(t));
@@ -258,6 +261,7 @@ script("several namespaces on one connection", {}, async (server) => {
   main.client.io.engine.close();
   await server.event("disconnect", { sid: b.sid });
   await server.event("disconnect", { nsp: "/c" });
+  await gone(main, b);
 });
 
 script("a namespace that is not there", {}, async (server) => {
@@ -452,6 +456,7 @@ script("the other verbs for many", {}, async (server) => {
   await server.event("disconnect", { sid: c.sid });
   server.say({ ...op, m: "disconnectSockets", args: [false], nsp: "/other" });
   await server.event("disconnect", { sid: d.sid });
+  await gone(b, c, d);
   await server.op(10, { nsp: "/", m: "fetchSockets" });
 });
 
@@ -506,14 +511,14 @@ script("the server sends clients away", {}, async (server) => {
   const a = await server.alsoJoined("a", main, "/a");
   server.say({ c: "disconnect", nsp: "/a", sid: a.sid });
   await server.event("disconnect", { sid: a.sid });
-  await until("a is out", () => !a.client.connected);
+  await gone(a);
   const again = await server.alsoJoined("again", main, "/a");
   server.say({ c: "disconnect", nsp: "/", sid: main.sid, close: true });
   await server.event("disconnect", { sid: again.sid });
   const b = await server.joined("b");
   server.say({ c: "connClose", nsp: "/", sid: b.sid });
   await server.event("disconnect", { sid: b.sid });
-  await until("b is gone", () => !b.client.connected);
+  await gone(main, again, b);
 });
 
 script("clients go in their own ways", {}, async (server) => {
@@ -523,9 +528,11 @@ script("clients go in their own ways", {}, async (server) => {
   const closes = await server.joined("closes");
   closes.client.io.engine.close();
   await server.event("disconnect", { sid: closes.sid });
+  await gone(closes);
   const polls = await server.joined("polls", "/", { transports: ["polling"] });
   polls.client.io.engine.close();
   await server.event("disconnect", { sid: polls.sid });
+  await gone(polls);
   const breaks = await server.framed("breaks");
   breaks.send("40");
   const { sid } = await server.event("connection");
@@ -551,7 +558,7 @@ script("the engine closes", {}, async (server) => {
   server.say({ c: "engineClose" });
   await server.event("disconnect", { sid: a.sid });
   await server.event("disconnect", { sid: b.sid });
-  await until("both are gone", () => !a.client.connected && !b.client.connected);
+  await gone(a, b);
   await server.joined("c", "/", { transports: ["polling"] });
 });
 
@@ -562,7 +569,7 @@ script("the server closes, and its port is free", {}, async (server) => {
   const polls = await server.joined("polls", "/", { transports: ["polling"] });
   await quiet();
   server.say({ c: "close" });
-  await until("both are gone", () => !main.client.connected && !polls.client.connected);
+  await gone(main, polls);
   const next = createServer().listen(server.port);
   await within("the port", once(next, "listening"));
   next.close();
@@ -573,7 +580,7 @@ script("its input ends", {}, async (server) => {
   const a = await server.joined("a");
   server.program.child.stdin.end();
   await server.ended();
-  await until("the client is gone", () => !a.client.connected);
+  await gone(a);
 });
 
 // --- middlewares ---
@@ -661,9 +668,9 @@ for (const cleanupEmptyChildNamespaces of [false, true]) {
     await server.event("disconnect", { sid: one.sid });
     two.client.disconnect();
     await server.event("disconnect", { sid: two.sid });
-    await server.joined("three", "/tenant-1");
+    const three = await server.joined("three", "/tenant-1");
     server.say({ c: "op", nsp: "/tenant-1", m: "emit", args: ["last"] });
-    await server.obeyed();
+    await event(three.client, "last");
   });
 }
 
@@ -776,6 +783,7 @@ script("another path and a small message", { path: "/elsewhere", maxHttpBufferSi
   await server.event("event");
   a.client.emit("does not", "x".repeat(100));
   await server.event("disconnect");
+  await gone(a);
 });
 
 for (const serveClient of [true, false]) {
@@ -842,8 +850,6 @@ for (const [name, connectionStateRecovery] of Object.entries({ usual: {}, "with 
     await server.event("connection");
     server.say({ c: "emit", nsp: "/", sid: client.sid, args: ["welcome back"] });
     await until("welcomed", () => server.notes.back.some((frame) => `${frame}`.includes("welcome back")));
-    ws.close();
-    await server.event("disconnect");
   });
 }
 
@@ -853,6 +859,7 @@ script("no recovery of what is not known", { connectionStateRecovery: {} }, asyn
     const ws = await back(server, name, auth);
     await server.event("connection");
     ws.close();
+    await event(ws, "close");
     await server.event("disconnect");
   }
 });
@@ -861,11 +868,12 @@ script("no recovery of who was sent away, or left", { connectionStateRecovery: {
   for (const leave of [(ws) => ws.send("41"), (ws, { nsp, sid }) => server.say({ c: "disconnect", nsp, sid })]) {
     const ws = await server.framed("leaves");
     ws.send("40");
-    const gone = await server.event("connection");
-    leave(ws, gone);
+    const left = await server.event("connection");
+    leave(ws, left);
     await server.event("disconnect");
-    await back(server, "back", { pid: gone.pid, offset: "" });
+    await back(server, "back", { pid: left.pid, offset: "" });
     await server.event("connection");
+    await until("an answer", () => server.notes.back.at(-1)?.startsWith?.("40"));
   }
 });
 
@@ -913,6 +921,11 @@ test("every command, event, operation and flag of the protocol is in a script", 
 test("every deviation belongs to a script", () => {
   for (const { script: name } of DEVIATIONS) assert.ok(scripts.has(name), name);
 });
+
+/** Waits until these clients know that they are out. */
+function gone(...sockets) {
+  return until("the clients know that they are out", () => sockets.every(({ client }) => !client.connected));
+}
 
 /** Longer than anything takes to leave: what is volatile is lost beside it. */
 function quiet() {

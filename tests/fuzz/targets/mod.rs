@@ -1,6 +1,13 @@
 //! What the fuzz targets do with their input: cargo-fuzz runs it on bytes that it makes up, and `corpus.rs` on those that were kept.
 //!
-//! A target panics when an invariant does not hold; there is nothing else to report.
+//! A target panics when an invariant does not hold; there is nothing else to report. `tests/run --long fuzz` gives each half a minute; for one alone:
+//!
+//! ```sh
+//! cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none session /tmp/found tests/fuzz/corpus/session
+//! ```
+//!
+//! An input that broke something is kept in the corpus under a name that says what. Those with a hash for a name reach most of the code between them; they are
+//! few, so that they can be replaced whole: `-set_cover_merge=1 -use_counters=0` picks them out of what a long run has found.
 
 mod client;
 mod eio;
