@@ -114,12 +114,11 @@ fn data_bound(bytes: usize) -> u32 {
 
 /// The messages that the client reads, behind the open packet.
 fn read_back(version: Version, client: &Memory) -> Vec<Message> {
-    let mut bytes = vec![0; 1 << 20];
-    let mut count = 0;
-    while let Ok(more @ 1..) = client.try_read(&mut bytes[count..]) {
-        count += more;
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(count @ 1..) = client.try_read(&mut piece) {
+        bytes.extend_from_slice(&piece[..count]);
     }
-    bytes.truncate(count);
     let mut context = WebSocketContext::new(Role::Client, None);
     let mut wire = Wire(Cursor::new(&bytes));
     let mut packets = Vec::new();
