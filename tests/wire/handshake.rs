@@ -279,46 +279,6 @@ async fn an_application_is_told_what_was_wrong_with_a_request() {
 }
 
 #[tokio::test]
-async fn an_unknown_sid_is_told_apart_in_metric_and_log_and_is_in_neither() {
-    let log = Log::default();
-    let _here = tracing::subscriber::set_default(log.subscriber());
-    let server = TestServer::start(|_| {});
-    let (session, query) = server.poller().await;
-    let (_, gone) = query.rsplit_once('=').expect("a sid");
-    session.discard(CloseReason::ForcedClose);
-    server.closed().await;
-    let earlier = "0-00abcdefghijklmnop";
-    let other = "7-00abcdefghijklmnop";
-    let cases = [
-        (gone, "sid_gone"),
-        (earlier, "sid_gone"),
-        (other, "sid_other"),
-        ("garbage-in-20-chars.", "sid_garbage"),
-        ("what", "sid_garbage"),
-    ];
-    for (sid, reason) in cases {
-        log.take();
-        let query = format!("EIO=4&transport=polling&sid={sid}");
-        for answer in [server.get(&query).await, server.post(&query, "4").await] {
-            assert_eq!((answer.status, answer.text()), (400, r#"{"code":1,"message":"Session ID unknown"}"#));
-        }
-        let refused = server.upgrade(&format!("EIO=4&transport=websocket&sid={sid}")).await.expect_err("refused");
-        assert_eq!((refused.status, refused.text()), (400, "Session ID unknown"));
-        let lines = log.take();
-        let told =
-            lines.lines().filter(|line| line.contains("session id unknown") && line.contains(&format!("reason=\"{reason}\"")));
-        assert_eq!(told.count(), 3, "{lines}");
-        assert_eq!(lines.contains("owner=7"), reason == "sid_other", "{lines}");
-        assert!(!lines.contains(sid), "a sid is a credential: {lines}");
-    }
-    let page = server.request("GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").await;
-    for (reason, count) in [("sid_gone", 6), ("sid_other", 3), ("sid_garbage", 6)] {
-        let sample = format!("stickyport_requests_refused_total{{reason=\"{reason}\"}} {count}");
-        assert!(page.text().lines().any(|line| line == sample), "{sample}");
-    }
-}
-
-#[tokio::test]
 async fn one_sid_for_two_handshakes_at_once_is_given_to_one() {
     let both = std::sync::Arc::new(tokio::sync::Barrier::new(2));
     let server = TestServer::start(|setup| {
@@ -347,29 +307,4 @@ async fn one_sid_for_two_handshakes_at_once_is_given_to_one() {
         told += usize::from(!socket.expect("upgraded").http.rest().await.is_empty());
     }
     assert_eq!((told, server.metrics().outbound_bytes.get()), (1, 0));
-}
-
-/// What this thread logs, down to the last level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn subscriber(&self) -> impl tracing::Subscriber + use<> {
-        let log = self.clone();
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(move || log.clone()).finish()
-    }
-
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut *self.0.lock().expect("nothing panics under this lock"))).expect("text")
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("nothing panics under this lock").write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
