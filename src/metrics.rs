@@ -156,6 +156,8 @@ metrics! {
     limit_recovery: Counter,
     /// Limit reached: size or number of a request's headers.
     limit_headers: Counter,
+    /// Limit reached: parameters of a request's query.
+    limit_query_parameters: Counter,
     /// Limit reached: time for a request's headers.
     limit_header_timeout: Counter,
     /// Limit reached: time for a request's body.

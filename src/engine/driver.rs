@@ -17,9 +17,6 @@ const LINGER: Duration = Duration::from_secs(3);
 
 /// RFC 6455, section 7.4.1: a message was too big.
 const CLOSE_TOO_BIG: [u8; 4] = [0x88, 2, 0x03, 0xf1];
-/// Messages that are handed on before others get their turn; a read may hold ten thousand.
-const MESSAGES_A_TURN: usize = 64;
-
 /// A close frame without a code.
 const CLOSE: [u8; 2] = [0x88, 0];
 
@@ -48,7 +45,7 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
             () = ready(stream.as_deref(), Interest::Read), if is_ready && !is_stopped => read(&session, &mut socket, &mut last_words),
             () = std::future::ready(()), if is_ready && is_stopped => read(&session, &mut socket, &mut last_words),
         }
-        // Others get their turn after every full read; the runtime by itself would let a flood go on for a hundred of them.
+        // Others get their turn before more is read; the runtime by itself would let a flood go on for a hundred turns.
         if socket.as_ref().is_some_and(WebSocket::has_more) {
             yield_now().await;
         }
@@ -114,19 +111,17 @@ impl Session {
     }
 }
 
-/// Hands on the messages of one read, or as many of them as one turn may.
+/// Hands on the messages of one turn.
 fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut &[u8]) {
     let Some(socket) = socket else { return };
     let mut replies = Vec::new();
-    let mut left = MESSAGES_A_TURN;
     let result = socket.read(&mut replies, |message| {
         match decode(session.version(), message) {
             Some(packet) => session.receive(packet),
             None => session.lose(CloseReason::ParseError),
         }
         let is_over = session.lock().machine.is_closed();
-        left -= 1;
-        if session.connection().ready() && !is_over && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if session.connection().ready() && !is_over { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if !replies.is_empty() {
         session.push_frames(&replies);
@@ -191,6 +186,9 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
         if result.is_err() {
             session.lose_candidate(&stream);
             return linger(&stream).await;
+        }
+        if socket.has_more() {
+            yield_now().await;
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::engine::stream::Peer;
 use crate::engine::{Admission, Engine, Handshake, Held, Options, Payload, PollError, Refusal, Session, TransportKind};
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
 use crate::protocol::eio::{Message, Version};
-use crate::protocol::errors::{BadRequest, ConnectionError};
+use crate::protocol::errors::{BadRequest, CloseReason, ConnectionError};
 use crate::protocol::sid::Sid;
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -117,7 +117,13 @@ impl EngineIo {
     }
 
     fn route(&self, parts: &Parts, is_upgrade: bool) -> Result<(Query, Route<Arc<Session>>), ConnectionError> {
-        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let query = parts.uri.query().unwrap_or_default();
+        // Decoded, a short parameter takes a hundred times what it takes on the line.
+        if query.split('&').count() > self.engine.limits().query_parameters {
+            self.engine.metrics().limit_query_parameters.inc();
+            return Err(BadRequest::TooManyParameters.into());
+        }
+        let query = Query::parse(query);
         // hyper lets bytes above 127 through, which Node's header check does not.
         let has_bad_origin = parts.headers.get(ORIGIN).is_some_and(|origin| origin.to_str().is_err());
         let is_get = parts.method == Method::GET;
@@ -153,7 +159,7 @@ impl EngineIo {
                 let Guest { sid, handshake, admission } = self.admit(parts, query, peer).await?;
                 let cookie = self.cookie(&sid);
                 let open = self.engine.open_polling(sid, admission, handshake)?;
-                let mut answer = self.payload(open, script.as_deref(), parts, true);
+                let mut answer = self.payload(open, script.as_deref(), parts, true).await;
                 if let Some(cookie) = cookie {
                     answer.headers_mut().insert(SET_COOKIE, cookie);
                 }
@@ -161,7 +167,12 @@ impl EngineIo {
             }
             (query, Route::Session(session)) => Ok(match parts.method {
                 Method::GET => match session.poll().await {
-                    Ok(payload) => self.payload(payload, self.script(&query), parts, false),
+                    Ok(payload) => {
+                        let mut answering = Answering(Some(&session));
+                        let answer = self.payload(payload, self.script(&query), parts, false).await;
+                        answering.0 = None;
+                        answer
+                    }
                     Err(PollError::Overlap) => plain(StatusCode::BAD_REQUEST, Bytes::new()),
                     Err(PollError::Gone) => {
                         let error = ConnectionError::UnknownSid;
@@ -262,7 +273,7 @@ impl EngineIo {
     }
 
     /// A polling answer (wire.md A3).
-    fn payload(&self, payload: Payload, script: Option<&str>, parts: &Parts, is_initial: bool) -> Answer {
+    async fn payload(&self, payload: Payload, script: Option<&str>, parts: &Parts, is_initial: bool) -> Answer {
         let Payload { body, is_binary, compressible, mut held } = payload;
         let body = match script {
             Some(index) if !is_binary => jsonp::wrap(index, &String::from_utf8_lossy(&body)),
@@ -272,7 +283,7 @@ impl EngineIo {
         headers.insert(CONTENT_TYPE, if is_binary { OCTETS } else { TEXT });
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let threshold = if compressible { self.engine.options().http_compression } else { 0 };
-        let body = compress(body, threshold, &parts.headers, &mut headers);
+        let body = compress(body, threshold, &parts.headers, &mut headers).await;
         if let Some(held) = &mut held {
             held.recount(body.len());
         }
@@ -347,6 +358,17 @@ fn refusal(status: u16, code: u8, message: &str) -> Answer {
     let mut answer = plain(StatusCode::from_u16(status).expect("our own statuses"), Bytes::from(body));
     answer.headers_mut().insert(CONTENT_TYPE, JSON);
     answer
+}
+
+/// Ends a session whose client goes before its answer is ready: the packets of that answer would be missing.
+struct Answering<'a>(Option<&'a Session>);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.0 {
+            session.discard(CloseReason::TransportError);
+        }
+    }
 }
 
 /// A body that is counted until hyper has written it.

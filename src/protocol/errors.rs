@@ -56,6 +56,8 @@ pub enum BadRequest {
     InvalidOrigin,
     /// It names two sessions.
     TwoSids,
+    /// Its query has more parameters than are allowed.
+    TooManyParameters,
     /// The session is on another transport than the request, this one, or does not upgrade to what it names.
     TransportMismatch(TransportKind),
     /// The session speaks another protocol than the request, this one.
@@ -74,6 +76,7 @@ impl BadRequest {
         match self {
             Self::InvalidOrigin => "INVALID_ORIGIN",
             Self::TwoSids => "TWO_SIDS",
+            Self::TooManyParameters => "TOO_MANY_PARAMETERS",
             Self::TransportMismatch(_) => "TRANSPORT_MISMATCH",
             Self::ProtocolMismatch(_) => "PROTOCOL_MISMATCH",
             Self::TransportHandshake => "TRANSPORT_HANDSHAKE_ERROR",

@@ -49,6 +49,8 @@ options! {
         pub header_bytes: usize = 16 * 1024,
         /// Headers of one request.
         pub headers: usize = 100,
+        /// Parameters of one request's query; those of a handshake are kept as long as its session.
+        pub query_parameters: usize = 100,
         /// Time from the first byte of a request to the end of its headers.
         #[serde(with = "options::duration")]
         pub header_timeout: Duration = Duration::from_secs(10),

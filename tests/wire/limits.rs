@@ -217,6 +217,18 @@ async fn headers_have_a_size_and_a_number() {
     server.until(|metrics| metrics.limit_headers.get() == 3).await;
 }
 
+/// 15 KB of `a&a&…` were 600 KB for as long as the session lasted.
+#[tokio::test]
+async fn a_query_has_so_many_parameters() {
+    let server = TestServer::start(|_| {});
+    let query = |count: usize| "EIO=4&transport=polling".to_owned() + &"&a".repeat(count - 2);
+    assert_eq!(server.get(&query(100)).await.status, 200);
+    let refused = server.get(&query(101)).await;
+    assert_eq!((refused.status, refused.text()), (400, r#"{"code":3,"message":"Bad request"}"#));
+    assert_eq!(server.upgrade(&query(101).replace("polling", "websocket")).await.expect_err("refused").status, 400);
+    assert_eq!(server.metrics().limit_query_parameters.get(), 2);
+}
+
 #[tokio::test]
 async fn slow_headers_bodies_and_idle_connections_are_cut() {
     let server = TestServer::start(|setup| {

@@ -1,10 +1,11 @@
 //! Whoever asks for much is served in turns, so that nobody waits long for it; each of these was a flood that made everybody wait.
 
 use crate::support::{TestServer, masked, post, websocket_request};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
+use stickyport::engine::CloseReason;
 use stickyport::hub::Namespace;
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
@@ -26,6 +27,43 @@ async fn a_flood_of_messages_is_taken_in_turns() {
     server.opened().await;
     socket.http.write(masked(1, b"4").repeat(9_000)).await;
     grows_by_at_most(64, 9_000, || server.metrics().messages_received.get()).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_is_answered_in_turns() {
+    let server = TestServer::start(|_| {});
+    let (session, mut socket) = server.websocket().await;
+    socket.http.write(masked(9, b"").repeat(9_000)).await;
+    socket.send("4the end").await;
+    let mut turns = 0;
+    while server.metrics().messages_received.get() == 0 {
+        yield_now().await;
+        turns += 1;
+    }
+    assert!(turns >= 9_000 / 64, "{turns}");
+    assert!(session.is_open());
+}
+
+#[tokio::test]
+async fn a_large_answer_is_compressed_in_turns() {
+    let server = TestServer::start(|_| {});
+    let (session, query) = server.poller().await;
+    session.send_message(&"x".repeat(4_000_000).as_str().into()).expect("room");
+    let get = |query: &str| format!("GET /engine.io/?{query} HTTP/1.1\r\nHost: test\r\nAccept-Encoding: gzip\r\n\r\n");
+    let mut line = write(&server, get(&query));
+    line.set_nonblocking(true).expect("set");
+    let mut turns = 0;
+    while line.read(&mut [0]).is_err() {
+        yield_now().await;
+        turns += 1;
+    }
+    assert!(turns >= 4_000_000 / 32_768, "{turns}");
+
+    // Who goes before the answer is ready would miss what it holds.
+    let (session, query) = server.poller().await;
+    session.send_message(&"x".repeat(4_000_000).as_str().into()).expect("room");
+    drop(write(&server, get(&query)));
+    assert_eq!(server.closed().await, CloseReason::TransportError);
 }
 
 #[tokio::test]

@@ -14,6 +14,9 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketC
 /// What one read takes from the kernel at most; the buffer belongs to the thread and is borrowed.
 const READ_SIZE: usize = 64 * 1024;
 
+/// Messages and control frames that are taken before others get their turn; a read may hold ten thousand.
+const FRAMES_A_TURN: usize = 64;
+
 /// The space that tungstenite keeps for the frame that it is reading; larger frames grow it for as long as they last.
 const FRAME_BUFFER: usize = 512;
 
@@ -83,7 +86,7 @@ impl WebSocket {
         self.is_stopped || self.was_full
     }
 
-    /// Reads once and hands on each whole message until `on_message` breaks; `replies` gets the control frames to send.
+    /// Reads once and hands on each whole message, until `on_message` breaks or the turn is over; `replies` gets the control frames to send.
     ///
     /// After a break the rest of the last read comes first, so that no more is taken from a client than the application keeps up with.
     ///
@@ -129,7 +132,7 @@ impl WebSocket {
         replies: &mut Vec<u8>,
         on_message: &mut impl FnMut(Message) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Lost> {
-        loop {
+        for _ in 0..FRAMES_A_TURN {
             let mut wire = Wire { input, frame_left: &mut self.frame_left, replies };
             let message = match self.context.read(&mut wire) {
                 Ok(tungstenite::Message::Text(text)) => {
@@ -150,9 +153,10 @@ impl WebSocket {
                 Err(_) => return Err(Lost::Broken),
             };
             if on_message(message).is_break() {
-                return Ok(ControlFlow::Break(()));
+                break;
             }
         }
+        Ok(ControlFlow::Break(()))
     }
 }
 

@@ -4,7 +4,9 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::{Captures, Regex};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
 use stickyport::http::client_address::{Client, FORWARDED_FOR, FORWARDED_PROTO, Networks};
 use stickyport::http::compression::compress;
 use stickyport::http::cors::Cors;
@@ -85,7 +87,10 @@ pub fn headers(data: &[u8]) {
     }
     let body = vec![b'a'; 100];
     let mut answer = HeaderMap::new();
-    let compressed = compress(body.clone(), 1, &request, &mut answer);
+    let compressed = match pin!(compress(body.clone(), 1, &request, &mut answer)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(compressed) => compressed,
+        Poll::Pending => panic!("so little takes one turn"),
+    };
     let accepted = request.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     match answer.get(CONTENT_ENCODING).map(|coding| coding.to_str().expect("one of ours")) {
         Some(coding) => assert!(accepted.contains(coding) && compressed.len() < body.len()),
