@@ -106,6 +106,8 @@ metrics! {
     messages_sent: Counter,
     /// Bytes that wait to be sent, over all sessions.
     outbound_bytes: Gauge,
+    /// Bytes of messages that are not whole yet or wait for a handler, over all sessions.
+    inbound_bytes: Gauge,
     /// Requests refused: transport unknown.
     refused_transport_unknown: Counter,
     /// Requests refused: the sid belongs to another node.
@@ -154,6 +156,8 @@ metrics! {
     limit_outbound: Counter,
     /// Limit reached: events and sessions that were kept for clients who may come back, and went early.
     limit_recovery: Counter,
+    /// Limit reached: bytes that have arrived for all sessions and cannot be handed on yet.
+    limit_inbound: Counter,
     /// Limit reached: size or number of a request's headers.
     limit_headers: Counter,
     /// Limit reached: parameters of a request's query.

@@ -103,7 +103,9 @@ impl Config {
             ("limits.pending_event_bytes", limits.pending_event_bytes),
             ("limits.outbox_bytes", limits.outbox_bytes),
             ("limits.outbound_bytes", limits.outbound_bytes),
+            ("limits.inbound_bytes", limits.inbound_bytes),
             ("limits.headers", limits.headers),
+            ("limits.query_parameters", limits.query_parameters),
         ] {
             problems.check(key, number > 0, || "must be more than 0".to_owned());
         }

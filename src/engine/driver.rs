@@ -133,7 +133,7 @@ fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut
             *last_words = &[];
             session.lose(CloseReason::TransportClose);
         }
-        Err(Lost::Broken) => session.lose(CloseReason::TransportError),
+        Err(Lost::Broken | Lost::Overflow) => session.lose(CloseReason::TransportError),
         Err(Lost::TooLarge) => {
             *last_words = &CLOSE_TOO_BIG;
             session.metrics().limit_payload.inc();

@@ -3,7 +3,7 @@
 use super::admission::{Admission, Gate, Refusal};
 use super::stream::Stream;
 use super::transport::websocket::WebSocket;
-use super::{Application, Entropy, Handshake, Hooks, Options, Payload, Session, TransportKind, driver};
+use super::{Application, Entropy, Handshake, Hooks, Intake, Options, Payload, Session, TransportKind, driver};
 use crate::metrics::Metrics;
 use crate::protocol::eio::handshake::{Open, Query, Request, Route, verify};
 use crate::protocol::eio::{Encoded, Version};
@@ -265,6 +265,11 @@ impl Engine {
         yield_now().await;
     }
 
+    /// Counts what has begun to arrive and is not whole yet.
+    pub fn intake(&self) -> Intake {
+        Intake::new(&self.metrics, &self.limits)
+    }
+
     /// A place for one more session of `address`.
     ///
     /// # Errors
@@ -329,7 +334,7 @@ impl Engine {
 
     /// Opens a session on a WebSocket whose handshake is done; `unread` came with it.
     pub fn open_websocket(self: &Arc<Self>, sid: Sid, admission: Admission, handshake: Handshake, stream: Stream, unread: &[u8]) {
-        let socket = WebSocket::new(stream, unread, self.options.max_payload);
+        let socket = WebSocket::new(stream, unread, self.options.max_payload, self.intake());
         let session = Session::new(Arc::clone(self), sid, handshake, Some(&socket));
         // In line before the application can send, and sent after it was told: so nobody hears of a session that the application does not know.
         let greeting = self.greeting(&session);
@@ -345,7 +350,7 @@ impl Engine {
 
     /// Runs a WebSocket that asks to take a polling session over.
     pub async fn upgrade(&self, session: Arc<Session>, stream: Stream, unread: &[u8]) {
-        let socket = WebSocket::new(stream, unread, self.options.max_payload);
+        let socket = WebSocket::new(stream, unread, self.options.max_payload, self.intake());
         driver::probe(session, socket).await;
     }
 

@@ -6,7 +6,9 @@ use super::connection::Timed;
 use super::cors::Cors;
 use super::{Answer, client_script, jsonp, plain};
 use crate::engine::stream::Peer;
-use crate::engine::{Admission, Engine, Handshake, Held, Options, Payload, PollError, Refusal, Session, TransportKind};
+use crate::engine::{
+    Admission, Engine, Handshake, Held, Intake, Options, Overflow, Payload, PollError, Refusal, Session, TransportKind,
+};
 use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
 use crate::protocol::eio::{Message, Version};
 use crate::protocol::errors::{BadRequest, CloseReason, ConnectionError};
@@ -199,13 +201,11 @@ impl EngineIo {
         let body = if announced.is_some_and(|length| length > limit as u64) {
             Err(None)
         } else {
-            let read = timeout(self.engine.limits().body_timeout, Limited::new(body, limit).collect()).await;
-            read.map_err(|_| Some(StatusCode::REQUEST_TIMEOUT))
-                .and_then(|body| body.map_err(|error| (!error.is::<LengthLimitError>()).then_some(StatusCode::BAD_REQUEST)))
+            let read = timeout(self.engine.limits().body_timeout, read(Limited::new(body, limit), self.engine.intake())).await;
+            read.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
         };
         match body {
-            Ok(body) => {
-                let bytes = body.to_bytes();
+            Ok((bytes, _held)) => {
                 post.deliver(if is_binary {
                     bytes.into()
                 } else {
@@ -369,6 +369,18 @@ impl Drop for Answering<'_> {
             session.discard(CloseReason::TransportError);
         }
     }
+}
+
+/// A whole body, and what counts it; an error is the status of the answer, none that of a body that is too large.
+async fn read(mut body: Limited<Incoming>, mut intake: Intake) -> Result<(Bytes, Intake), Option<StatusCode>> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| (!error.is::<LengthLimitError>()).then_some(StatusCode::BAD_REQUEST))?;
+        // Trailers mean nothing here.
+        bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        intake.hold(bytes.len()).map_err(|Overflow| Some(StatusCode::SERVICE_UNAVAILABLE))?;
+    }
+    Ok((bytes.into(), intake))
 }
 
 /// A body that is counted until hyper has written it.

@@ -6,7 +6,7 @@ use super::event::Event;
 use super::queue::On;
 use super::socket::Socket;
 use super::socketio::SocketIo;
-use crate::engine::{CloseReason, Connection, Message, Session, Version};
+use crate::engine::{CloseReason, Connection, Intake, Message, Session, Version};
 use crate::hub::ack::AckSender;
 use crate::protocol::client::{Attempt, Client, Output, Violation};
 use crate::protocol::sio::DecodeError;
@@ -30,7 +30,7 @@ pub(super) struct Link {
 struct State {
     client: Client<Socket>,
     /// Bytes of the messages that the next packet is put together from.
-    incoming: usize,
+    incoming: Intake,
     is_closed: bool,
 }
 
@@ -40,7 +40,7 @@ impl Link {
         let max_attachments = io.parser().max_attachments(limits);
         let connect_by = Instant::now() + io.options().connect_timeout;
         let client = Client::new(version, io.parser(), max_attachments, limits.namespaces_per_session, connect_by.into_std());
-        let state = Mutex::new(State { client, incoming: 0, is_closed: false });
+        let state = Mutex::new(State { client, incoming: Intake::new(io.metrics(), limits), is_closed: false });
         Arc::new_cyclic(|this| Self { io, this: Weak::clone(this), state, gone: Notify::new(), held_back: AtomicUsize::new(0) })
     }
 
@@ -171,16 +171,22 @@ impl Link {
 
 impl Connection for Link {
     fn message(&self, session: &Arc<Session>, message: Message) {
-        let (output, bytes) = {
+        let (output, bytes, room) = {
             let mut state = self.lock();
             if state.is_closed {
                 return;
             }
-            state.incoming += message.len();
+            let bytes = state.incoming.held() + message.len();
             let output = state.client.handle_message(message);
-            let bytes = if output.is_some() { std::mem::take(&mut state.incoming) } else { 0 };
-            (output, bytes)
+            let room = match output {
+                Some(_) => state.incoming.hold(0),
+                None => state.incoming.hold(bytes),
+            };
+            (output, bytes, room)
         };
+        if room.is_err() {
+            session.discard(CloseReason::TransportError);
+        }
         self.act(session, output, bytes);
     }
 

@@ -6,6 +6,7 @@ use super::handler::{Call, ConnectContext, DisconnectContext, EventContext, Guar
 use super::recovery::is_recoverable;
 use super::room::Room;
 use super::socket::Socket;
+use crate::engine::Intake;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
@@ -40,15 +41,15 @@ struct State {
     is_running: bool,
     jobs: VecDeque<Job>,
     /// What the events among them hold.
-    bytes: usize,
+    bytes: Intake,
     /// Holds the session back until half of it is done.
     is_full: bool,
 }
 
 impl Queue {
     /// A queue that takes jobs and lets none be done before [`Socket::start`].
-    pub(super) fn held() -> Self {
-        let state = State { is_running: true, jobs: VecDeque::new(), bytes: 0, is_full: false };
+    pub(super) fn held(bytes: Intake) -> Self {
+        let state = State { is_running: true, jobs: VecDeque::new(), bytes, is_full: false };
         Self { state: Mutex::new(state), is_cut: AtomicBool::new(false) }
     }
 
@@ -56,7 +57,8 @@ impl Queue {
     fn push(&self, job: Job) -> Option<Job> {
         let mut state = self.lock();
         if state.is_running {
-            state.bytes += job.bytes();
+            let bytes = state.bytes.held() + job.bytes();
+            state.bytes.set(bytes);
             state.jobs.push_back(job);
             None
         } else {
@@ -68,7 +70,8 @@ impl Queue {
     fn pop(&self) -> Option<Job> {
         let mut state = self.lock();
         let job = state.jobs.pop_front();
-        state.bytes -= job.as_ref().map_or(0, Job::bytes);
+        let bytes = state.bytes.held() - job.as_ref().map_or(0, Job::bytes);
+        state.bytes.set(bytes);
         state.is_running = job.is_some();
         job
     }
@@ -140,7 +143,8 @@ impl Socket {
     fn hold_back(&self) {
         let limits = self.io().limits();
         let mut state = self.queue().lock();
-        if !state.is_full && (state.jobs.len() >= limits.pending_events || state.bytes >= limits.pending_event_bytes) {
+        let is_too_much = state.jobs.len() >= limits.pending_events || state.bytes.held() >= limits.pending_event_bytes;
+        if !state.is_full && (is_too_much || state.bytes.is_too_much()) {
             state.is_full = true;
             drop(state);
             self.io().metrics().limit_pending_events.inc();
@@ -151,7 +155,11 @@ impl Socket {
     fn let_on(&self) {
         let limits = self.io().limits();
         let mut state = self.queue().lock();
-        if state.is_full && state.jobs.len() <= limits.pending_events / 2 && state.bytes <= limits.pending_event_bytes / 2 {
+        if state.is_full
+            && !state.bytes.is_too_much()
+            && state.jobs.len() <= limits.pending_events / 2
+            && state.bytes.held() <= limits.pending_event_bytes / 2
+        {
             state.is_full = false;
             drop(state);
             self.link().let_on(self.session());

@@ -14,7 +14,7 @@ use super::recovery::{Moving, Saved, Shelf, Track};
 use super::room::{Room, Rooms};
 use super::rooms::{Member, Target};
 use super::socketio::SocketIo;
-use crate::engine::{CloseReason, Session, TransportKind, Version};
+use crate::engine::{CloseReason, Intake, Session, TransportKind, Version};
 use crate::protocol::eio::Encoded;
 use crate::protocol::sid::SocketId;
 use serde::de::DeserializeOwned;
@@ -74,6 +74,7 @@ impl Socket {
             Some(Saved { sid, state, .. }) => (sid, state.data),
             None => (link.io().next_id(&session, &live.name), RawValue::from_string("{}".to_owned()).expect("an object").into()),
         };
+        let intake = Intake::new(link.io().metrics(), link.io().limits());
         Self(Arc::new(Inner {
             id,
             key: live.next_key(),
@@ -84,7 +85,7 @@ impl Socket {
             phase: AtomicU8::new(CONNECTING),
             state: Mutex::new(SocketState { rooms: Vec::new(), data }),
             pending: Pending::default(),
-            queue: Queue::held(),
+            queue: Queue::held(intake),
             track: track.map(Box::new),
         }))
     }

@@ -44,6 +44,10 @@ options! {
         /// begins anew; 0 recovers nobody. Nobody is sent more than `outbox_bytes` of them.
         #[serde(with = "options::size")]
         pub recovery_bytes: usize = 64 * 1024 * 1024,
+        /// Bytes of messages that are not whole yet or wait for a handler, of all sessions of this instance; beyond it one that holds more than 16 KiB
+        /// and asks for more is closed.
+        #[serde(with = "options::size")]
+        pub inbound_bytes: usize = 1024 * 1024 * 1024,
         /// Bytes of a request's line and headers together.
         #[serde(with = "options::size")]
         pub header_bytes: usize = 16 * 1024,

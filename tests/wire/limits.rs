@@ -1,6 +1,6 @@
 //! Every bound, reached: what the client is answered, what is counted, and that nobody else notices.
 
-use crate::support::{Frame, TestServer, post};
+use crate::support::{Frame, TestServer, masked, post};
 use bytes::Bytes;
 use std::time::Duration;
 use stickyport::engine::{CloseReason, Message, SendError, Session};
@@ -124,6 +124,31 @@ async fn the_memory_of_all_outboxes_is_bounded() {
     assert_eq!(server.closed().await, CloseReason::TransportError);
     assert!(first.is_open());
     assert_eq!(server.metrics().limit_outbound.get(), 1);
+}
+
+#[tokio::test]
+async fn the_memory_of_all_messages_that_have_begun_to_arrive_is_bounded() {
+    let server = TestServer::start(|setup| setup.limits.inbound_bytes = 100_000);
+    let (_, mut first) = server.websocket().await;
+    let (_, mut second) = server.websocket().await;
+    let (_, query) = server.poller().await;
+    let message = masked(1, &[b'4'; 80_000]);
+    let (begun, rest) = message.split_at(70_000);
+    first.http.write(begun).await;
+    server.until(|metrics| metrics.inbound_bytes.get() >= 70_000 - 8).await;
+    assert_eq!(server.post(&query, vec![b'4'; 50_000]).await.status, 503);
+    assert_eq!(server.closed().await, CloseReason::TransportError);
+    second.http.write(begun).await;
+    assert_eq!(server.closed().await, CloseReason::TransportError);
+    // Whoever asks for little is served.
+    let (_, query) = server.poller().await;
+    assert_eq!(server.post(&query, "4little").await.text(), "ok");
+    assert_eq!(server.message().await, "little".into());
+    first.http.write(rest).await;
+    assert_eq!(server.message().await.len(), 79_999);
+    drop(second);
+    server.until(|metrics| metrics.inbound_bytes.get() == 0).await;
+    assert_eq!(server.metrics().limit_inbound.get(), 2);
 }
 
 #[tokio::test]

@@ -253,6 +253,33 @@ async fn events_that_wait_are_bounded_and_the_client_is_read_again() {
 }
 
 #[tokio::test]
+async fn what_waits_for_handlers_and_for_attachments_is_bounded_over_all_clients() {
+    let server = server(|setup| setup.limits.inbound_bytes = 100_000);
+    let long = "x".repeat(60_000);
+    let mut one = connected(&server).await;
+    let mut two = connected(&server).await;
+    for client in [&mut one, &mut two] {
+        client.send(r#"42["slow",0]"#).await;
+        client.send(&format!(r#"42["message","{long}"]"#)).await;
+    }
+    // Nothing is lost, and whoever holds much waits.
+    server.until(|metrics| metrics.limit_pending_events.get() > 0).await;
+    let mut greedy = connected(&server).await;
+    greedy.send(r#"452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#).await;
+    greedy.send_frame(2, long.as_bytes()).await;
+    assert_ended(&mut greedy).await;
+    assert_eq!(server.metrics().limit_inbound.get(), 1);
+    let mut modest = connected(&server).await;
+    modest.send(r#"42["release",2]"#).await;
+    for client in [&mut one, &mut two] {
+        assert_eq!(client.text().await, r#"42["done",0]"#);
+        assert_eq!(client.text().await, format!(r#"42["message-back","{long}"]"#));
+        alive(client).await;
+    }
+    server.until(|metrics| metrics.inbound_bytes.get() == 0).await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_while_it_is_not_read_is_noticed() {
     let server = server(|setup| {
         setup.limits.pending_events = 4;

@@ -1,6 +1,7 @@
 //! WebSocket over a socket whose bytes stay ours: tungstenite reads at most the rest of one frame, and what it writes goes to the outbox.
 
 use crate::engine::stream::Stream;
+use crate::engine::{Intake, Overflow};
 use crate::protocol::eio::Message;
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -35,6 +36,10 @@ pub(in crate::engine) struct WebSocket {
     context: WebSocketContext,
     /// Bytes of the current frame that tungstenite has not been given yet.
     frame_left: u64,
+    /// Bytes that it has been given since the last whole message.
+    unfinished: usize,
+    /// Counts those and `carry`.
+    intake: Intake,
     /// Bytes that were read and could not be used yet: part of a header, or what came behind the message at which reading stopped.
     carry: Bytes,
     is_stopped: bool,
@@ -51,11 +56,13 @@ pub(in crate::engine) enum Lost {
     Broken,
     /// A message was larger than allowed.
     TooLarge,
+    /// Too much has begun to arrive, from all clients together.
+    Overflow,
 }
 
 impl WebSocket {
     /// A connection that was just upgraded; `unread` came with the request.
-    pub(in crate::engine) fn new(stream: Stream, unread: &[u8], max_message: usize) -> Self {
+    pub(in crate::engine) fn new(stream: Stream, unread: &[u8], max_message: usize, intake: Intake) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(FRAME_BUFFER)
             .write_buffer_size(0)
@@ -66,6 +73,8 @@ impl WebSocket {
             stream: Arc::new(stream),
             context,
             frame_left: 0,
+            unfinished: 0,
+            intake,
             carry: Bytes::copy_from_slice(unread),
             is_stopped: !unread.is_empty(),
             was_full: false,
@@ -109,8 +118,10 @@ impl WebSocket {
             // Part of a header is copied, so that it does not keep the read alive that it came with.
             self.carry =
                 if self.is_stopped && !joined.is_empty() { joined.slice_ref(input) } else { Bytes::copy_from_slice(input) };
+            let flow = flow?;
+            self.intake.hold(self.unfinished + self.carry.len()).map_err(|Overflow| Lost::Overflow)?;
             // The end is met again at the next read if messages still stand before it.
-            match (flow?, end) {
+            match (flow, end) {
                 (ControlFlow::Continue(()), Some(lost)) => Err(lost),
                 _ => Ok(()),
             }
@@ -133,8 +144,11 @@ impl WebSocket {
         on_message: &mut impl FnMut(Message) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Lost> {
         for _ in 0..FRAMES_A_TURN {
+            let before = input.len();
             let mut wire = Wire { input, frame_left: &mut self.frame_left, replies };
-            let message = match self.context.read(&mut wire) {
+            let read = self.context.read(&mut wire);
+            self.unfinished += before - wire.input.len();
+            let message = match read {
                 Ok(tungstenite::Message::Text(text)) => {
                     // tungstenite has just checked it; the second look costs less than an unsafe block is worth.
                     Message::Text(ByteString::try_from(Bytes::from(text)).map_err(|_| Lost::Broken)?)
@@ -152,6 +166,7 @@ impl WebSocket {
                 Err(tungstenite::Error::Capacity(_)) => return Err(Lost::TooLarge),
                 Err(_) => return Err(Lost::Broken),
             };
+            self.unfinished = 0;
             if on_message(message).is_break() {
                 break;
             }
@@ -218,6 +233,7 @@ fn frame_length(bytes: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::limits::Limits;
     use proptest::prelude::*;
     use tokio::net::UnixStream;
 
@@ -317,7 +333,8 @@ mod tests {
         fn new() -> Self {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
             let stream = runtime.block_on(async { UnixStream::pair().expect("a pair").0 });
-            let socket = WebSocket::new(Stream::Unix(stream), &[], 100_000);
+            let intake = Intake::new(&Arc::default(), &Limits::default());
+            let socket = WebSocket::new(Stream::Unix(stream), &[], 100_000, intake);
             Self { socket, input: Vec::new(), replies: Vec::new(), _runtime: runtime }
         }
 
