@@ -7,7 +7,7 @@
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
 //! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
-//! - [`config`], [`cli`], [`telemetry`] and [`shutdown`]: what a process needs besides; [`server`] joins the layers.
+//! - [`config`], [`cli`], [`telemetry`], [`shutdown`] and [`systemd`]: what a process needs besides; [`server`] joins the layers.
 //! - [`mod@options`] and [`metrics`] are leaves that every layer may use.
 
 pub mod apps;
@@ -21,6 +21,7 @@ pub mod options;
 pub mod protocol;
 pub mod server;
 pub mod shutdown;
+pub mod systemd;
 pub mod telemetry;
 
 pub use server::Server;

@@ -1,6 +1,5 @@
 //! The process, in the order in which it comes up: command line, configuration, logs, runtime, signals, ports, service.
 
-use sd_notify::NotifyState;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,7 +9,8 @@ use stickyport::config::{Config, Loaded};
 use stickyport::http::Listeners;
 use stickyport::hub::{self, SocketIo};
 use stickyport::protocol::sid::Boot;
-use stickyport::shutdown::{Phase, Shutdown, Signals};
+use stickyport::shutdown::{Shutdown, Signals};
+use stickyport::systemd::Systemd;
 use stickyport::{Server, telemetry};
 
 fn main() -> ExitCode {
@@ -64,14 +64,8 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
     let io = io.build();
     let engine = io.engine().options(config.engine.clone()).build(Arc::new(io));
     let page = page::router(instance, config.node(), own_port, config.http.trusted_proxies.clone());
-    notify(&[NotifyState::Ready]);
-    tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move {
-            shutdown.reached(Phase::Stopping).await;
-            notify(&[NotifyState::Stopping]);
-        }
-    });
+    let systemd = Systemd::of_this_process();
+    tokio::spawn(systemd.clone().report(Arc::clone(engine.metrics()), shutdown.clone()));
     let page_port = listeners.http_address().map(|address| address.port());
     Server::new(engine)
         .instance(config.instance)
@@ -81,15 +75,9 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
         .application(page, page_port)
         .restart_window(config.restart_window)
         .drain_timeout(config.drain_timeout)
+        .pulse(systemd.beat_interval(), move || systemd.beat())
         .run(listeners, &shutdown)
         .await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Tells systemd, if it has asked to be told.
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "cannot tell systemd how far we are");
-    }
 }

@@ -174,6 +174,8 @@ metrics! {
     volatile_dropped: Counter,
     /// Sockets connected to a namespace.
     sockets: Gauge,
+    /// Rooms that somebody is in, the one that each socket has for itself included.
+    rooms: Gauge,
     /// Sockets that were connected to a namespace.
     sockets_connected: Counter,
     /// Sockets that took up their former connection.

@@ -11,12 +11,16 @@ use crate::shutdown::{Phase, Shutdown};
 use axum::Router;
 use http::Request;
 use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt;
 use tracing::{info, warn};
 
@@ -69,6 +73,7 @@ pub struct Server {
     fallback: Router,
     restart_window: Duration,
     drain_timeout: Duration,
+    pulse: Pulse,
 }
 
 impl Server {
@@ -85,6 +90,7 @@ impl Server {
             fallback: Router::new(),
             restart_window: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(30),
+            pulse: Pulse::default(),
         }
     }
 
@@ -145,6 +151,15 @@ impl Server {
         self
     }
 
+    /// Calls `beat` so often, from the very loop that takes new clients and later lets all of them go: a watchdog's sign that they are served.
+    ///
+    /// It must not wait. When no worker of the runtime gets round to that loop, nothing is called.
+    #[must_use]
+    pub fn pulse(mut self, every: Option<Duration>, beat: impl Fn() + Send + Sync + 'static) -> Self {
+        self.pulse = Pulse(every.map(|every| (every, Arc::new(beat) as _)));
+        self
+    }
+
     /// Serves until `shutdown` is in its last phase and everything is said.
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) {
         let cors = Cors::new(self.cors, self.page_port);
@@ -158,12 +173,20 @@ impl Server {
         let finish_own = CancellationToken::new();
 
         // The shared port is left to the siblings as soon as this instance drains; the own port as soon as it stops.
+        let port = |finish: &CancellationToken, pulse: Pulse| Port {
+            engine: Arc::clone(&self.engine),
+            connections: connections.clone(),
+            finish: finish.clone(),
+            pulse,
+        };
         for listener in listeners.http {
-            let port = Port { engine: Arc::clone(&self.engine), connections: connections.clone(), finish: finish_shared.clone() };
+            let port = port(&finish_shared, Pulse::default());
             ports.spawn(port.accept(listener, shutdown.clone(), Phase::Draining, Shared(shared.clone())));
         }
-        for listener in listeners.own {
-            let port = Port { engine: Arc::clone(&self.engine), connections: connections.clone(), finish: finish_own.clone() };
+        for (listener, number) in listeners.own.into_iter().zip(0..) {
+            // One of them beats, or they would beat for each other.
+            let pulse = if number == 0 { self.pulse.clone() } else { Pulse::default() };
+            let port = port(&finish_own, pulse);
             ports.spawn(port.accept(listener, shutdown.clone(), Phase::Stopping, Own(Arc::clone(&own))));
         }
 
@@ -184,6 +207,7 @@ impl Server {
         // The ports are free when the first client is told to go: whoever starts the next process on its word finds them so.
         ports.close();
         ports.wait().await;
+        let leaving = AbortOnDropHandle::new(tokio::spawn(async move { self.pulse.run().await }));
         self.engine.close_all(self.restart_window).await;
         connections.close();
         self.engine.tasks().close();
@@ -200,6 +224,29 @@ impl Server {
                 "stopped with clients that did not take their leave"
             );
         }
+        drop(leaving);
+    }
+}
+
+/// What is called so often while clients are served, if anything is.
+#[derive(Clone, Default)]
+struct Pulse(Option<(Duration, Arc<dyn Fn() + Send + Sync>)>);
+
+impl Pulse {
+    async fn run(&self) -> Infallible {
+        let Some((every, beat)) = &self.0 else { return pending().await };
+        let mut ticks = interval(*every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            beat();
+        }
+    }
+}
+
+impl fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pulse").field(&self.0.as_ref().map(|(every, _)| every)).finish()
     }
 }
 
@@ -244,14 +291,18 @@ struct Port {
     engine: Arc<Engine>,
     connections: TaskTracker,
     finish: CancellationToken,
+    pulse: Pulse,
 }
 
 impl Port {
     async fn accept(self, listener: Listener, shutdown: Shutdown, until: Phase, routes: impl Serve) {
+        let mut pulse = pin!(self.pulse.run());
         for accepted in 1.. {
+            // For the end, for the time to beat, for the next connection: whoever floods the port holds up neither of the first two.
             let stream = tokio::select! {
                 biased;
                 () = shutdown.reached(until) => break,
+                never = pulse.as_mut() => match never {},
                 stream = listener.accept(self.engine.metrics()) => stream,
             };
             self.take(stream, &routes);

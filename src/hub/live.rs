@@ -54,6 +54,17 @@ struct Inner {
     is_closed: bool,
 }
 
+impl Inner {
+    /// `true` says that the room is gone.
+    fn take_out(&mut self, room: &Room, socket: &Socket) -> bool {
+        let is_gone = self.index.leave(room, socket.key());
+        if is_gone {
+            socket.io().metrics().rooms.dec();
+        }
+        is_gone
+    }
+}
+
 impl Live {
     pub(super) fn new(
         name: ByteString,
@@ -166,6 +177,9 @@ impl Live {
                 moving.note(room, true);
             }
             let is_new = inner.index.join(room, socket.key(), socket);
+            if is_new {
+                socket.io().metrics().rooms.inc();
+            }
             if !self.behaviour.room.is_empty() {
                 events.extend(is_new.then(|| RoomEvent::Created(room.clone())));
                 events.push(RoomEvent::Joined(room.clone(), socket.id().clone()));
@@ -181,7 +195,7 @@ impl Live {
         let Some(at) = state.rooms.iter().position(|joined| joined == room) else { return };
         state.rooms.remove(at);
         drop(state);
-        let is_gone = inner.index.leave(room, socket.key());
+        let is_gone = inner.take_out(room, socket);
         drop(inner);
         if let Some(moving) = moving {
             moving.note(room, false);
@@ -196,7 +210,7 @@ impl Live {
         if is_listened_to {
             for room in &rooms {
                 let moving = socket.moving();
-                let is_gone = self.write().index.leave(room, socket.key());
+                let is_gone = self.write().take_out(room, socket);
                 if let Some(moving) = moving {
                     moving.note(room, false);
                 }
@@ -206,7 +220,7 @@ impl Live {
         let moving = socket.moving().filter(|_| !is_listened_to);
         let mut inner = self.write();
         for room in &rooms {
-            inner.index.leave(room, socket.key());
+            inner.take_out(room, socket);
             if let Some(moving) = &moving {
                 moving.note(room, false);
             }

@@ -230,6 +230,7 @@ async fn what_happens_to_rooms_is_told() {
             "delete b"
         ]
     );
+    assert_eq!(server.metrics().rooms.get(), 2, "`a`, and the other's own");
     drop(other);
 }
 

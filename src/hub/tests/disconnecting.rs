@@ -239,8 +239,9 @@ async fn nothing_is_left_when_everybody_has_gone() {
     while sessions.iter().any(|session| session.strong_count() > 0) || server.io.has("/x") || server.io.has("/y") {
         tokio::task::yield_now().await;
     }
-    assert_eq!((server.metrics().sockets.get(), server.metrics().handler_panics.get()), (0, 0));
-    assert!(server.metrics().events_received.get() > 0);
+    let metrics = server.metrics();
+    assert_eq!((metrics.sockets.get(), metrics.rooms.get(), metrics.handler_panics.get()), (0, 0, 0));
+    assert!(metrics.events_received.get() > 0);
 }
 
 /// Notes what happens in `/` and `/b`; `wait` waits for the gate.
