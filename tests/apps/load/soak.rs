@@ -32,8 +32,14 @@ const STEADY: Duration = Duration::from_secs(60);
 const GROWTH: f64 = 1.3;
 
 /// What must be back at the start. `descriptors` is counted in `/proc`.
-const GAUGES: [&str; 5] =
-    ["stickyport_sessions", "stickyport_sockets", "stickyport_connections", "stickyport_tasks", "stickyport_outbound_bytes"];
+const GAUGES: [&str; 6] = [
+    "stickyport_sessions",
+    "stickyport_sockets",
+    "stickyport_connections",
+    "stickyport_tasks",
+    "stickyport_inbound_bytes",
+    "stickyport_outbound_bytes",
+];
 
 /// Runs the rounds and prints a line for each; what is returned are the faults.
 pub async fn run(time: Duration, rounds: u32, seed: u64) -> io::Result<Vec<String>> {
@@ -59,7 +65,7 @@ pub async fn run(time: Duration, rounds: u32, seed: u64) -> io::Result<Vec<Strin
         "outbound",
         "RSS MiB"
     );
-    let chaos_time = time / rounds - SETTLE.min(time / rounds / 4);
+    let chaos_time = time / rounds;
     let mut before = server.metrics().await?;
     for round in 1..=rounds {
         let echoes = fleet.ledger().echoes.load(Relaxed);
