@@ -1,13 +1,14 @@
-//! A client: it comes, connects to namespaces, says and hears things, moves to WebSocket, and leaves; and at any step something may go wrong.
+//! A client: it comes, does one thing after another, and leaves; and at any step something may go wrong.
 
-use crate::application::{NAMESPACES, paint};
+use crate::application::NAMESPACES;
 use crate::chance::Chance;
-use crate::faults::Cut;
 use crate::line::Line;
+use crate::places::{Claims, Place, State};
 use crate::requests::{self, Got, Manner, Posted, Request, Sender};
+use crate::upgrade::{Candidate, Step};
 use crate::wire::{self, Frame, Packet, Said};
 use crate::world::World;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use stickyport::engine::CloseReason;
@@ -31,17 +32,6 @@ pub async fn live(world: Arc<World>, number: u64, mut chance: Chance) {
     }
 }
 
-/// What a client remembers of each namespace, to come back as who it was.
-type Claims = BTreeMap<&'static str, Claim>;
-
-struct Claim {
-    sid: String,
-    id: String,
-    pid: String,
-    /// Of the last event that it has received.
-    offset: Option<String>,
-}
-
 /// One session, as its client sees it.
 pub struct Visit {
     pub world: Arc<World>,
@@ -57,16 +47,16 @@ pub struct Visit {
     pub out: VecDeque<Out>,
     /// What the POST under way brings: voices, and how much they have said.
     posting: Vec<(usize, u64)>,
-    places: Vec<Place>,
-    claims: Claims,
+    pub places: Vec<Place>,
+    pub claims: Claims,
     /// A packet whose attachments are not all there.
-    partial: Option<(Said, Vec<Vec<u8>>)>,
+    pub partial: Option<(Said, Vec<Vec<u8>>)>,
     pub steps: u64,
     act_at: Instant,
     /// It neither reads nor begins anything before this.
     pub stalled_until: Instant,
     /// Another WebSocket of its own may be in the way of an upgrade until then.
-    crowded_until: Instant,
+    pub crowded_until: Instant,
     /// The last moment for the server's part of the heartbeat: a ping, or in protocol 3 a pong.
     pub beat_by: Instant,
     /// When to ping, in protocol 3.
@@ -76,7 +66,7 @@ pub struct Visit {
     /// It never asks for a namespace.
     is_shy: bool,
     /// The last moment for all that is owed to it, once it has nothing more to say.
-    settle_by: Option<Instant>,
+    pub settle_by: Option<Instant>,
     is_leaving: bool,
     /// Nothing can be expected of its session any more.
     pub is_troubled: bool,
@@ -87,48 +77,6 @@ pub struct Visit {
 pub struct Out {
     pub packet: Packet,
     pub says: Option<(usize, u64)>,
-}
-
-/// A WebSocket that is to take the session over.
-pub struct Candidate {
-    pub line: Line,
-    pub step: Step,
-    /// The next packet may be sent.
-    pub go_at: Instant,
-    /// Where it is to break, and how.
-    pub cut: Option<(Step, Cut)>,
-    pub is_cut: bool,
-    /// It sends `5` without waiting for its GET.
-    is_hasty: bool,
-}
-
-/// How far an upgrade has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    Opening,
-    Probing,
-    /// Polling pauses.
-    Pausing,
-    Upgrading,
-}
-
-/// A namespace.
-struct Place {
-    namespace: &'static str,
-    state: State,
-    voice: usize,
-    next_ack: u64,
-    /// What is to be acknowledged: ids, and the numbers of what was said.
-    awaited: BTreeMap<u64, u64>,
-    /// What it missed, which comes before it is let in again.
-    missed: Vec<(Said, Vec<Vec<u8>>)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
-    Out,
-    Asking,
-    In(String),
 }
 
 impl Visit {
@@ -234,13 +182,13 @@ impl Visit {
         Duration::from_secs(20) + self.world.plan.slack()
     }
 
-    fn expect_beat(&mut self) {
+    pub fn expect_beat(&mut self) {
         let options = &self.world.plan.options;
         let within = if self.is_v3() { options.ping_interval + options.ping_timeout } else { options.ping_interval };
         self.beat_by = self.stalled_until.max(Instant::now()) + within + self.world.plan.slack();
     }
 
-    fn is_v3(&self) -> bool {
+    pub fn is_v3(&self) -> bool {
         self.sender.version == Version::V3
     }
 
@@ -288,7 +236,7 @@ impl Visit {
         self.send_saying(packet, None);
     }
 
-    fn send_saying(&mut self, packet: Packet, says: Option<(usize, u64)>) {
+    pub fn send_saying(&mut self, packet: Packet, says: Option<(usize, u64)>) {
         match &mut self.line {
             Some(line) => line.push(&packet.frame(self.sender.version)),
             None => self.out.push_back(Out { packet, says }),
@@ -328,6 +276,7 @@ impl Visit {
         let Some(line) = self.line.as_mut() else { return };
         let read = line.go_on(&mut self.chance);
         for frame in read.frames {
+            self.check(!self.is_over, format_args!("nothing comes behind the end"));
             match frame {
                 Frame::Packet(packet) => self.receive(packet.of_frame(self.sender.version)),
                 Frame::Close => self.closed_by_server(),
@@ -380,123 +329,6 @@ impl Visit {
             "4" => self.receive_message(rest),
             "6" => {}
             other => self.check(false, format_args!("a server sends no {other}")),
-        }
-    }
-
-    fn receive_message(&mut self, text: &str) {
-        self.check(self.partial.is_none(), format_args!("nothing comes between a packet and its attachments"));
-        let said = Said::parse(text);
-        if said.attachments > 0 {
-            self.partial = Some((said, Vec::new()));
-        } else {
-            self.hear(said, Vec::new());
-        }
-    }
-
-    fn receive_attachment(&mut self, bytes: Vec<u8>) {
-        let Some((said, mut attachments)) = self.partial.take() else {
-            return self.check(false, format_args!("bytes belong to a packet"));
-        };
-        attachments.push(bytes);
-        if attachments.len() == said.attachments {
-            self.hear(said, attachments);
-        } else {
-            self.partial = Some((said, attachments));
-        }
-    }
-
-    /// A Socket.IO packet is whole.
-    fn hear(&mut self, said: Said, attachments: Vec<Vec<u8>>) {
-        let Some(at) = self.places.iter().position(|place| place.namespace == said.namespace) else {
-            return self.check(self.is_troubled, format_args!("{} is not asked for", said.namespace));
-        };
-        let state = self.places[at].state.clone();
-        match (said.kind, state) {
-            ('0', State::Asking) => self.come_in(&said, at),
-            ('4', State::Asking) => {
-                let may_be = said.namespace == "/asked";
-                self.check(may_be, format_args!("{} is open to all: {}", said.namespace, said.data));
-                self.places[at].state = State::Out;
-            }
-            ('2' | '5', State::Asking) => self.places[at].missed.push((said, attachments)),
-            // It has left: this was on its way.
-            (_, State::Out | State::Asking) => {}
-            ('1', State::In(id)) => {
-                self.world.ledger.lock().client_was_dismissed(&id);
-                let place = &mut self.places[at];
-                place.state = State::Out;
-                place.awaited.clear();
-            }
-            ('2' | '5', State::In(id)) => self.hear_news(&said, &attachments, &id),
-            ('3', State::In(id)) => self.hear_ack(&said, &id, at),
-            (kind, state) => self.check(false, format_args!("a server sends no {kind} in {state:?}")),
-        }
-    }
-
-    /// It is in a namespace, perhaps as who it was before.
-    fn come_in(&mut self, said: &Said, at: usize) {
-        let namespace = self.places[at].namespace;
-        let id = match (said.data["sid"].as_str(), namespace) {
-            (Some(id), _) => id.to_owned(),
-            (None, "/") => self.sender.sid.clone(),
-            (None, _) => format!("{namespace}#{}", self.sender.sid),
-        };
-        self.check(said.data.is_null() == self.is_v3(), format_args!("only protocol 3 tells no id"));
-        let missed = std::mem::take(&mut self.places[at].missed);
-        self.places[at].state = State::In(id.clone());
-        let before = self.claims.remove(namespace);
-        let is_back = before.as_ref().is_some_and(|claim| Some(claim.pid.as_str()) == said.data["pid"].as_str());
-        self.note(format_args!("{} {namespace}", if is_back { "back in" } else { "in" }));
-        if let Some(claim) = &before {
-            let must_be = !is_back && self.must_be_back(claim, namespace);
-            self.check(!must_be, format_args!("who comes back in time is who it was"));
-            self.check(!is_back || claim.id == id, format_args!("who comes back has its id"));
-        }
-        if let Some(pid) = said.data["pid"].as_str() {
-            let offset = before.filter(|_| is_back).and_then(|claim| claim.offset);
-            self.claims.insert(namespace, Claim { sid: self.sender.sid.clone(), id: id.clone(), pid: pid.to_owned(), offset });
-        }
-        if is_back {
-            // Else it was on its way to who it was before in this session.
-            missed.iter().for_each(|(said, attachments)| self.hear_news(said, attachments, &id));
-        }
-    }
-
-    fn must_be_back(&self, claim: &Claim, namespace: &str) -> bool {
-        let plan = &self.world.plan;
-        // With so little room it may have missed too much.
-        let is_roomy = plan.limits.outbox_bytes > 1_000_000 && plan.limits.outbound_bytes > 1_000_000;
-        // One that goes with its last client remembers nobody.
-        let is_lasting = !(namespace.starts_with("/made") && plan.hub.cleanup_empty_child_namespaces);
-        is_roomy && is_lasting && namespace != "/asked" && self.world.ledger.lock().must_recover(&claim.id)
-    }
-
-    fn hear_news(&mut self, said: &Said, attachments: &[Vec<u8>], id: &str) {
-        let number = said.number(1).expect("a number");
-        self.world.ledger.lock().told(id, number);
-        let claim = NAMESPACES.iter().find(|name| **name == said.namespace).and_then(|name| self.claims.get_mut(name));
-        // As the official client has it: a text that comes last.
-        if let Some((claim, offset)) = claim.zip(said.data.as_array().and_then(|args| args.last()?.as_str())) {
-            claim.offset = Some(offset.to_owned());
-        }
-        match said.data[0].as_str() {
-            Some("picture") => {
-                self.check(attachments == [paint(number)], format_args!("a picture arrives as it was sent"));
-            }
-            Some("ask") => {
-                let ack = said.id.expect("it asks");
-                self.send(wire::say("3", &said.namespace, &format!("{ack}[{number}]")));
-            }
-            _ => {}
-        }
-    }
-
-    fn hear_ack(&mut self, said: &Said, id: &str, at: usize) {
-        let number = said.id.and_then(|ack| self.places[at].awaited.remove(&ack));
-        let account = said.number(0).zip(said.number(1));
-        match number.zip(account) {
-            Some((number, account)) => self.world.ledger.lock().settled(id, account, number),
-            None => self.check(false, format_args!("what is asked for is acknowledged, once: {said:?}")),
         }
     }
 
@@ -570,95 +402,6 @@ impl Visit {
             90..96 => self.stall(),
             _ => self.stray(),
         }
-    }
-
-    fn ask(&mut self, namespace: &'static str) {
-        if self.places.iter().all(|place| place.namespace != namespace) {
-            self.places.push(Place::new(namespace));
-        }
-        let place = self.places.iter_mut().find(|place| place.namespace == namespace).expect("just put there");
-        // In protocol 3 it would come back under the same id, which its former handlers may not have let go.
-        let is_new = place.voice == 0 || self.sender.version == Version::V4;
-        if place.state != State::Out || !is_new {
-            return;
-        }
-        place.state = State::Asking;
-        place.awaited.clear();
-        place.missed.clear();
-        place.voice = self.world.ledger.lock().new_voice();
-        let voice = place.voice;
-        self.note(format_args!("asks for {namespace}"));
-        if self.is_v3() {
-            return self.send(Packet::text(format!("40{namespace}?voice={voice},")));
-        }
-        let mut auth = serde_json::json!({ "voice": voice });
-        if let Some(claim) = self.claims.get(namespace) {
-            auth["pid"] = claim.pid.as_str().into();
-            if let Some(offset) = &claim.offset {
-                auth["offset"] = offset.as_str().into();
-            }
-            if claim.sid != self.sender.sid {
-                // The server may not have noticed that the line was dead.
-                self.world.ledger.lock().may_end(&claim.sid, &[CloseReason::TransportError], None);
-            }
-        }
-        self.send(wire::say("0", namespace, &auth.to_string()));
-    }
-
-    /// Says something somewhere, so that the server is `slow` milliseconds over it.
-    fn say(&mut self, slow: u64) {
-        let Some(at) = self.somewhere() else { return };
-        let padding = if self.chance.one_in(8) { 500 } else { 3 };
-        let (number, ack) = self.number(at, 2);
-        let place = &self.places[at];
-        let rest = format!(r#"{ack}["say",{number},{slow},"{}"]"#, "y".repeat(padding));
-        self.send_saying(wire::say("2", place.namespace, &rest), Some((place.voice, number + 1)));
-    }
-
-    /// Sends a picture.
-    fn show(&mut self) {
-        let Some(at) = self.somewhere() else { return };
-        let (number, ack) = self.number(at, 2);
-        let place = &self.places[at];
-        let says = Some((place.voice, number + 1));
-        let packet = Packet::text(match place.namespace {
-            "/" => format!(r#"451-{ack}["show",{number},{{"_placeholder":true,"num":0}}]"#),
-            name => format!(r#"451-{name},{ack}["show",{number},{{"_placeholder":true,"num":0}}]"#),
-        });
-        self.send(packet);
-        self.send_saying(Packet::Binary(paint(number)), says);
-    }
-
-    /// A place that it is in.
-    fn somewhere(&mut self) -> Option<usize> {
-        let is_in = |(at, place): (usize, &Place)| matches!(place.state, State::In(_)).then_some(at);
-        let places: Vec<usize> = self.places.iter().enumerate().filter_map(is_in).collect();
-        (!places.is_empty()).then(|| self.chance.pick(&places))
-    }
-
-    /// The number of what it says next, and, one time in so many not, the id under which that is to be acknowledged.
-    fn number(&mut self, at: usize, unasked: u64) -> (u64, String) {
-        let asks = self.settle_by.is_some() || !self.chance.one_in(unasked);
-        let place = &mut self.places[at];
-        let number = self.world.ledger.lock().say(place.voice);
-        if !asks {
-            return (number, String::new());
-        }
-        let ack = place.next_ack;
-        place.next_ack += 1;
-        place.awaited.insert(ack, number);
-        (number, ack.to_string())
-    }
-
-    fn leave_a_place(&mut self) {
-        let Some(at) = self.somewhere() else { return };
-        let place = &mut self.places[at];
-        place.state = State::Out;
-        place.awaited.clear();
-        let (namespace, voice) = (place.namespace, place.voice);
-        self.world.ledger.lock().left(voice);
-        self.note(format_args!("leaves {namespace}"));
-        self.send(wire::say("1", namespace, ""));
     }
 
     /// Neither reads nor writes for a while, but not for so long that it could be taken for dead.
@@ -751,95 +494,6 @@ impl Visit {
             // The server may wait for it to ask for a namespace, and not for long.
             books.may_end(&self.sender.sid, &[CloseReason::ForcedServerClose], None);
         }
-    }
-
-    // --- the upgrade ---
-
-    fn start_upgrade(&mut self) {
-        if !self.is_polling() || self.candidate.is_some() || self.is_troubled {
-            return;
-        }
-        let capacity = self.chance.pick(&[256, 65_536]);
-        let (there, lag) = (self.lag(), self.world.plan.lag);
-        let eager = self.chance.pick(&[0, 0, 3, 100]);
-        let Some(end) = requests::upgrade(&self.world, &self.sender, capacity, there, eager as usize) else { return };
-        let mut line = Line::new(end, lag);
-        if eager > 0 {
-            line.force(&Packet::text("2probe").frame(self.sender.version));
-        }
-        let faults = self.world.plan.faults;
-        let cut = (faults > 0 && self.chance.one_in(3)).then(|| (self.chance.pick(Cut::STEPS), self.chance.pick(Cut::ALL)));
-        self.note(format_args!("begins an upgrade, cut {cut:?}"));
-        let step = if eager > 0 { Step::Probing } else { Step::Opening };
-        let is_hasty = self.chance.one_in(4);
-        self.candidate = Some(Candidate { line, step, go_at: Instant::now() + there, cut, is_cut: false, is_hasty });
-    }
-
-    fn go_on_with_upgrade(&mut self) {
-        let now = Instant::now();
-        let lag = self.lag();
-        let is_idle = self.get.is_none() && self.post.is_none();
-        let is_writing = self.post.is_some();
-        let Some(candidate) = &mut self.candidate else { return };
-        if candidate.go_at > now || candidate.is_cut {
-            return;
-        }
-        candidate.go_at = now + Duration::from_millis(10);
-        match candidate.cut {
-            Some((step, cut)) if step == candidate.step && step < Step::Upgrading => return self.cut(cut),
-            _ => {}
-        }
-        match candidate.step {
-            Step::Opening => {
-                candidate.line.push(&Packet::text("2probe").frame(self.sender.version));
-                candidate.step = Step::Probing;
-                candidate.go_at = now + lag;
-            }
-            Step::Pausing if is_idle || (candidate.is_hasty && !is_writing) => {
-                candidate.line.push(&Packet::text("5").frame(self.sender.version));
-                candidate.step = Step::Upgrading;
-                self.upgrade();
-            }
-            Step::Probing | Step::Pausing | Step::Upgrading => {}
-        }
-    }
-
-    /// `5` is on its way: what it says goes by WebSocket from now on.
-    fn upgrade(&mut self) {
-        let candidate = self.candidate.take().expect("it was just looked at");
-        self.note(format_args!("moves to WebSocket"));
-        // A pong that is owed is not waited for any more.
-        self.expect_beat();
-        self.line = Some(candidate.line);
-        for out in std::mem::take(&mut self.out) {
-            self.send_saying(out.packet, out.says);
-        }
-    }
-
-    fn go_on_with_candidate(&mut self) {
-        let lag = self.lag();
-        let now = Instant::now();
-        let Some(candidate) = &mut self.candidate else { return };
-        let read = candidate.line.go_on(&mut self.chance);
-        let is_over = read.is_over || read.frames.contains(&Frame::Close);
-        let is_answer = |frame: &Frame| *frame == Frame::Packet(Packet::text("3probe"));
-        if read.frames.iter().any(is_answer) && candidate.step == Step::Probing {
-            candidate.step = Step::Pausing;
-            candidate.go_at = now + lag;
-        }
-        if is_over {
-            let is_cut = candidate.is_cut || candidate.cut.is_some() || now < self.crowded_until;
-            self.note(format_args!("its candidate is closed"));
-            self.candidate = None;
-            let is_open = self.world.ledger.lock().is_open(&self.sender.sid);
-            self.check(is_cut || self.is_troubled || !is_open, format_args!("an upgrade that goes well is let through"));
-        }
-    }
-}
-
-impl Place {
-    fn new(namespace: &'static str) -> Self {
-        Self { namespace, state: State::Out, voice: 0, next_ack: 0, awaited: BTreeMap::new(), missed: Vec::new() }
     }
 }
 

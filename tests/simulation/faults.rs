@@ -1,6 +1,6 @@
 //! What goes wrong with a client, or with the line to it.
 
-use crate::client::{Step, Visit};
+use crate::client::Visit;
 use crate::ledger::FAREWELL;
 use crate::requests::{self, Manner};
 use crate::wire::{self, Body, Packet};
@@ -8,25 +8,6 @@ use stickyport::engine::CloseReason::{
     self, ForcedClose, ForcedServerClose, ParseError, PingTimeout, TransportClose, TransportError,
 };
 use stickyport::protocol::eio::Version;
-
-/// How an upgrade breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    Drop,
-    Reset,
-    HalfAFrame,
-    CloseFrame,
-    WrongPacket,
-    Garbage,
-    Silence,
-}
-
-impl Cut {
-    pub const ALL: &[Self] =
-        &[Self::Drop, Self::Reset, Self::HalfAFrame, Self::CloseFrame, Self::WrongPacket, Self::Garbage, Self::Silence];
-    /// Where it breaks.
-    pub const STEPS: &[Step] = &[Step::Opening, Step::Probing, Step::Pausing];
-}
 
 impl Visit {
     /// Something goes wrong, now.
@@ -204,26 +185,5 @@ impl Visit {
     /// After this the server owes it nothing, and it goes after a few more steps.
     fn stop_soon(&mut self) {
         self.steps = self.steps.min(5);
-    }
-
-    /// The upgrade breaks; polling goes on.
-    pub fn cut(&mut self, cut: Cut) {
-        self.note(format_args!("its upgrade is cut, {cut:?}"));
-        let Some(candidate) = &mut self.candidate else { return };
-        candidate.is_cut = true;
-        let line = &mut candidate.line;
-        match cut {
-            Cut::Drop => self.candidate = None,
-            Cut::Reset => self.candidate.take().expect("it was there above").line.into_end().reset(),
-            Cut::HalfAFrame => {
-                line.force(&Packet::text("5").frame(self.sender.version)[..4]);
-                self.candidate = None;
-            }
-            Cut::CloseFrame => line.push(&wire::frame(0x88, &[])),
-            Cut::WrongPacket => line.push(&Packet::text("4hello").frame(self.sender.version)),
-            Cut::Garbage => line.push(&[0xff; 20]),
-            // The server gives up some time.
-            Cut::Silence => {}
-        }
     }
 }

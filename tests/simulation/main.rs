@@ -8,7 +8,9 @@ mod client;
 mod faults;
 mod ledger;
 mod line;
+mod places;
 mod requests;
+mod upgrade;
 mod wire;
 mod world;
 
