@@ -8,7 +8,7 @@
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
 //! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
 //! - [`config`], [`cli`], [`telemetry`], [`shutdown`] and [`systemd`]: what a process needs besides; [`server`] joins the layers.
-//! - [`mod@options`] and [`metrics`] are leaves that every layer may use.
+//! - [`mod@options`], [`metrics`] and `reminder` are leaves that every layer may use.
 
 pub mod apps;
 pub mod cli;
@@ -19,6 +19,7 @@ pub mod hub;
 pub mod metrics;
 pub mod options;
 pub mod protocol;
+mod reminder;
 pub mod server;
 pub mod shutdown;
 pub mod systemd;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("options", &[]),
     ("metrics", &[]),
+    ("reminder", &[]),
     ("protocol", &[]),
     ("engine", &["protocol"]),
     ("hub", &["protocol", "engine"]),
@@ -21,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Leaves that every layer may use.
-const LEAVES: &[&str] = &["options", "metrics"];
+const LEAVES: &[&str] = &["options", "metrics", "reminder"];
 
 /// The places that may name a package; a package that is not listed is free.
 const HOMES: &[(&str, &[&str])] = &[

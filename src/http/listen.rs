@@ -2,6 +2,7 @@
 
 use crate::engine::stream::Stream;
 use crate::metrics::Metrics;
+use crate::reminder::Reminder;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 use std::fmt;
 use std::fs;
@@ -10,7 +11,6 @@ use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -19,8 +19,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 const BACKLOG: i32 = 4096;
 /// How long to wait for a free descriptor, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How often to say that there are none.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// Where to listen, unless systemd has done so already.
 #[derive(Debug, Clone)]
@@ -105,7 +103,7 @@ pub enum Sharing {
 pub struct Listener {
     socket: Socket,
     is_inherited: bool,
-    reminded: Mutex<Option<Instant>>,
+    is_short: Reminder,
 }
 
 #[derive(Debug)]
@@ -175,7 +173,7 @@ impl Listener {
             let address = local.as_socket().ok_or(io::ErrorKind::Unsupported)?;
             Socket::Tcp(TcpListener::from_std(socket.into())?, address)
         };
-        Ok(Self { socket, is_inherited: false, reminded: Mutex::new(None) })
+        Ok(Self { socket, is_inherited: false, is_short: Reminder::default() })
     }
 
     /// The TCP address as it was bound; `None` for a unix socket.
@@ -207,7 +205,7 @@ impl Listener {
                 continue;
             }
             metrics.accept_errors.inc();
-            if self.is_news() {
+            if self.is_short.is_due(Instant::now()) {
                 tracing::warn!(listener = %self, %error, "cannot accept, clients wait");
             }
             tokio::time::sleep(pause).await;
@@ -238,16 +236,6 @@ impl Listener {
             Some(peer) => tcp(TcpStream::from_std(stream.into())?, peer),
             None => Stream::Unix(UnixStream::from_std(OwnedFd::from(stream).into())?),
         })
-    }
-
-    /// Whether it is time to speak of it again.
-    fn is_news(&self) -> bool {
-        let mut reminded = self.reminded.lock().expect("nothing panics while it is held");
-        let news = reminded.is_none_or(|last| last.elapsed() >= REMIND);
-        if news {
-            *reminded = Some(Instant::now());
-        }
-        news
     }
 }
 
@@ -450,13 +438,6 @@ mod tests {
         drop(listener);
         Listener::tcp(address, Sharing::Exclusive).expect("free again");
         drop(client);
-    }
-
-    #[tokio::test]
-    async fn a_want_of_descriptors_is_said_once_and_not_with_every_try() {
-        let listener = Listener::tcp(anywhere(), Sharing::Exclusive).expect("a free port");
-        assert!(listener.is_news());
-        assert!(!listener.is_news());
     }
 
     #[tokio::test]
