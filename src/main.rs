@@ -45,9 +45,6 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
 
     let plan = config.plan().map_err(|error| (Exit::Configuration, cli::chain(&error)))?;
     let listeners = Listeners::bind(&plan).map_err(|error| (Exit::from(&error), cli::chain(&error)))?;
-    for listener in listeners.http.iter().chain(&listeners.own) {
-        tracing::info!(%listener, instance = config.instance, "listening");
-    }
     if let Some(bound) = listeners.http_address() {
         cli::announce(&format!("{}/page", config.base_url(bound)));
     }

@@ -162,6 +162,9 @@ impl Server {
 
     /// Serves until `shutdown` is in its last phase and everything is said.
     pub async fn run(self, listeners: Listeners, shutdown: &Shutdown) {
+        for listener in listeners.http.iter().chain(&listeners.own) {
+            info!(%listener, instance = self.instance, "listening");
+        }
         let cors = Cors::new(self.cors, self.page_port);
         let engine_io = Arc::new(EngineIo::new(Arc::clone(&self.engine), cors, self.trusted_proxies));
         let metrics = Page::new(Arc::clone(self.engine.metrics()), self.instance, self.engine.node(), SystemTime::now());
