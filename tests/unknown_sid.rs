@@ -2,10 +2,8 @@
 
 mod process;
 
-use process::{Instance, Place};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use process::{Instance, Place, request};
+use std::net::SocketAddr;
 
 const UPGRADE: &str =
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -15,7 +13,7 @@ fn it_is_told_apart_in_metric_and_log_and_is_in_neither() {
     let place = Place::new("unknown-sid");
     let instance = Instance::start(place.command(3).args(["--set", "log.level=trace"]));
     let server = place.own(3);
-    let open = exchange(server, "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n", "");
+    let open = request(server, "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n", "");
     let (_, rest) = open.split_once("\"sid\":\"").expect("an open packet");
     let (gone, _) = rest.split_once('"').expect("a sid");
     assert!(polling(server, "POST", gone, "1").ends_with("ok"), "its client closes it");
@@ -31,10 +29,10 @@ fn it_is_told_apart_in_metric_and_log_and_is_in_neither() {
             );
         }
         let head = format!("GET /socket.io/?EIO=4&transport=websocket&sid={sid} HTTP/1.1\r\n{UPGRADE}");
-        let answer = exchange(server, &head, "");
+        let answer = request(server, &head, "");
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("Session ID unknown"), "{answer}");
     }
-    let page = exchange(server, "GET /metrics HTTP/1.1\r\n", "");
+    let page = request(server, "GET /metrics HTTP/1.1\r\n", "");
     let (_, log) = instance.stop();
 
     for (reason, count) in [("sid_gone", 6), ("sid_other", 3), ("sid_garbage", 6)] {
@@ -50,16 +48,5 @@ fn it_is_told_apart_in_metric_and_log_and_is_in_neither() {
 }
 
 fn polling(server: SocketAddr, method: &str, sid: &str, body: &str) -> String {
-    exchange(server, &format!("{method} /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\n"), body)
-}
-
-/// Sends a request that begins with this head; the whole answer.
-fn exchange(server: SocketAddr, head: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(server).expect("connected");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
-    let close = if head.contains("Connection: ") { "" } else { "Connection: close\r\n" };
-    write!(stream, "{head}Host: localhost\r\n{close}Content-Length: {}\r\n\r\n{body}", body.len()).expect("written");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("read");
-    answer
+    request(server, &format!("{method} /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\n"), body)
 }

@@ -13,6 +13,7 @@ use crate::protocol::eio::handshake::{Query, Request as Checked, Route};
 use crate::protocol::eio::{Message, Version};
 use crate::protocol::errors::{BadRequest, CloseReason, ConnectionError};
 use crate::protocol::sid::Sid;
+use crate::reminder::Reminder;
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::header::{
@@ -26,10 +27,10 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tracing::debug;
+use tracing::{Instrument, debug, debug_span, warn};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
@@ -43,6 +44,7 @@ pub struct EngineIo {
     cors: Cors,
     trusted_proxies: Networks,
     path: String,
+    old_clients: Reminder,
 }
 
 /// Why a request of the protocol is not served.
@@ -71,7 +73,7 @@ impl EngineIo {
         let options = engine.options();
         let bare = options.path.trim_end_matches('/');
         let path = if options.add_trailing_slash { format!("{bare}/") } else { bare.to_owned() };
-        Self { engine, cors, trusted_proxies, path }
+        Self { engine, cors, trusted_proxies, path, old_clients: Reminder::default() }
     }
 
     /// The part of `path` below ours, or `None` when the request is not for us.
@@ -108,11 +110,14 @@ impl EngineIo {
             self.cors.add_preflight_headers(&parts.headers, answer.headers_mut());
             answer
         } else {
-            let result = match on_upgrade {
-                Some(on_upgrade) => self.websocket(&parts, on_upgrade, peer).await,
-                None => self.polling(&parts, body, peer).await,
+            let served = async {
+                let result = match on_upgrade {
+                    Some(on_upgrade) => self.websocket(&parts, on_upgrade, peer).await,
+                    None => self.polling(&parts, body, peer).await,
+                };
+                result.unwrap_or_else(|refused| self.refuse(&refused, &parts, is_upgrade, &peer))
             };
-            result.unwrap_or_else(|refused| self.refuse(&refused, &parts, is_upgrade))
+            served.instrument(debug_span!("request", client = self.client(&parts, &peer).address())).await
         };
         self.cors.add_headers(&parts.headers, answer.headers_mut());
         answer
@@ -140,7 +145,7 @@ impl EngineIo {
         }
         let sid = self.engine.authorize(parts, &query).await?;
         self.engine.take_turn().await;
-        let client = Client::of(&peer, &parts.headers, &self.trusted_proxies);
+        let client = self.client(parts, &peer);
         let handshake = Handshake {
             version: Version::of(&query),
             headers: parts.headers.clone(),
@@ -152,6 +157,10 @@ impl EngineIo {
         };
         let admission = self.engine.admit(&handshake.address)?;
         Ok(Guest { sid, handshake, admission })
+    }
+
+    fn client(&self, parts: &Parts, peer: &Peer) -> Client {
+        Client::of(peer, &parts.headers, &self.trusted_proxies)
     }
 
     async fn polling(&self, parts: &Parts, body: Incoming, peer: Peer) -> Result<Answer, Refused> {
@@ -318,7 +327,7 @@ impl EngineIo {
         HeaderValue::from_str(&format!("{name}={sid}{separator}{attributes}")).ok()
     }
 
-    fn refuse(&self, refused: &Refused, parts: &Parts, is_upgrade: bool) -> Answer {
+    fn refuse(&self, refused: &Refused, parts: &Parts, is_upgrade: bool, peer: &Peer) -> Answer {
         let (status, code, message) = match refused {
             Refused::Protocol(error) => {
                 self.engine.refused(error, parts);
@@ -327,6 +336,9 @@ impl EngineIo {
             Refused::Room(refusal) => (refusal.status(), ConnectionError::Forbidden(String::new()).code(), refusal.to_string()),
         };
         debug!(code, message, transport = transport(parts), "request refused");
+        if matches!(refused, Refused::Protocol(ConnectionError::UnsupportedProtocolVersion)) {
+            self.advise(parts, peer);
+        }
         let is_room = matches!(refused, Refused::Room(_));
         let mut answer = if is_upgrade {
             // The reference refuses an upgrade in plain HTTP, always with 400; a full instance says so.
@@ -342,6 +354,15 @@ impl EngineIo {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         answer
+    }
+
+    /// Tells the operator how to let in those who are kept out by a default, and nothing of others who are refused as they are.
+    fn advise(&self, parts: &Parts, peer: &Peer) {
+        let version = Query::find(parts.uri.query().unwrap_or_default(), "EIO");
+        if version.as_deref() == Some("3") && self.old_clients.is_due(Instant::now()) {
+            let client = self.client(parts, peer).address();
+            warn!(client, "a client of Socket.IO 2 was refused: engine.allow_eio3 = true lets such clients in");
+        }
     }
 }
 
@@ -403,11 +424,8 @@ struct Guest {
 }
 
 fn transport(parts: &Parts) -> Option<&'static str> {
-    let query = Query::parse(parts.uri.query().unwrap_or_default());
-    [TransportKind::Polling, TransportKind::WebSocket]
-        .map(TransportKind::as_str)
-        .into_iter()
-        .find(|name| query.get("transport") == Some(name))
+    let named = Query::find(parts.uri.query().unwrap_or_default(), "transport")?;
+    [TransportKind::Polling, TransportKind::WebSocket].map(TransportKind::as_str).into_iter().find(|name| *name == named)
 }
 
 /// RFC 6455, section 4.2.1: `Connection` names `upgrade` among others, `Upgrade` names `websocket`.

@@ -110,8 +110,12 @@ impl Link {
     }
 
     fn violated(&self, session: &Arc<Session>, violation: Violation) {
-        tracing::debug!(%violation, "a client broke the protocol");
+        let client = &*session.request().address;
+        tracing::debug!(client, %violation, "a client broke the protocol");
         self.io.metrics().protocol_errors.inc();
+        if violation == Violation::OtherParser {
+            self.io.explain_parsers(client);
+        }
         if let Violation::Decode(error) = violation {
             if error == DecodeError::TooManyAttachments {
                 self.io.metrics().limit_attachments.inc();

@@ -19,12 +19,13 @@ use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Node, Pid, SocketId};
 use crate::protocol::sio::Parser;
+use crate::reminder::Reminder;
 use bytestring::ByteString;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
 
 type NameHook = Box<dyn Fn(&str) + Send + Sync>;
@@ -68,6 +69,8 @@ struct Hub {
     runtime: OnceLock<Handle>,
     /// For clients who may come back, if they may.
     memory: Option<Arc<Memory>>,
+    /// That clients use another parser.
+    foreign_clients: Reminder,
 }
 
 /// What a [`SocketIo`] is made of.
@@ -183,6 +186,7 @@ impl SocketIo {
             on_namespace_removed: Vec::new(),
             runtime: OnceLock::new(),
             memory: None,
+            foreign_clients: Reminder::default(),
         };
         Builder { hub, namespaces: Vec::new() }
     }
@@ -319,6 +323,23 @@ impl SocketIo {
 
     pub(super) fn parser(&self) -> Parser {
         self.0.options.parser
+    }
+
+    /// Tells the operator why a client that uses another parser cannot come in.
+    pub(super) fn explain_parsers(&self, client: &str) {
+        if !self.0.foreign_clients.is_due(Instant::now()) {
+            return;
+        }
+        match self.parser() {
+            Parser::Json => tracing::warn!(
+                client,
+                "a client with socket.io-msgpack-parser was turned away: socketio.parser = \"msgpack\" is for such clients, and for no others"
+            ),
+            Parser::MsgPack => tracing::warn!(
+                client,
+                "a client without socket.io-msgpack-parser was turned away: socketio.parser = \"json\" is for such clients, and for no others"
+            ),
+        }
     }
 
     /// Its bounds.

@@ -84,6 +84,9 @@ pub enum Violation {
     /// A message is no packet.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// The first message is CONNECT as the other parser writes it.
+    #[error("the client uses another parser")]
+    OtherParser,
     /// CONNECT for a namespace that the client is in.
     #[error("the client is connected to this namespace already")]
     ConnectedTwice,
@@ -127,12 +130,16 @@ impl<S: Clone + PartialEq> Client<S> {
 
     /// Takes a message; `None` says that nothing is to be done now.
     pub fn handle_message(&mut self, message: Message) -> Option<Output<S>> {
+        let first = (self.next_attempt == 0).then(|| message.clone());
         let decoded = match message {
             Message::Text(text) => self.decoder.text(text),
             Message::Binary(bytes) => self.decoder.binary(bytes),
         };
         match decoded {
             Ok(packet) => self.handle_packet(packet?),
+            Err(_) if first.is_some_and(|message| self.decoder.is_foreign_connect(&message)) => {
+                Some(Output::Violation(Violation::OtherParser))
+            }
             Err(error) => Some(Output::Violation(error.into())),
         }
     }
@@ -309,6 +316,27 @@ mod tests {
             panic!("the event is complete")
         };
         assert_eq!(args.first::<Bytes>().expect("bytes"), b"\x01\x02"[..]);
+    }
+
+    #[test]
+    fn a_client_that_uses_the_other_parser_is_known_by_its_first_message() {
+        let msgpack = |bytes: &'static [u8]| Message::from(Bytes::from_static(bytes));
+        let connect = || msgpack(b"\x82\xa4type\x00\xa3nsp\xa1/");
+        let event = || msgpack(b"\x83\xa4type\x02\xa3nsp\xa1/\xa4data\x91\xa2hi");
+        for (parser, first, violation) in [
+            (Parser::Json, connect(), Violation::OtherParser),
+            (Parser::Json, event(), DecodeError::UnexpectedBinary.into()),
+            (Parser::MsgPack, "0".into(), Violation::OtherParser),
+            (Parser::MsgPack, r#"0/admin,{"token":1}"#.into(), Violation::OtherParser),
+            (Parser::MsgPack, r#"2["hi"]"#.into(), DecodeError::Malformed.into()),
+        ] {
+            let mut client = Client::<u32>::new(Version::V4, parser, 10, 2, Instant::now());
+            let Some(Output::Violation(found)) = client.handle_message(first.clone()) else { panic!("{first:?} is taken") };
+            assert_eq!(found, violation, "{first:?}");
+            assert_eq!(found.close_reason(false), CloseReason::ForcedClose);
+        }
+        let Some(Output::Violation(later)) = joined().handle_message(connect()) else { panic!("it is taken") };
+        assert_eq!(later, DecodeError::UnexpectedBinary.into());
     }
 
     #[test]

@@ -167,6 +167,17 @@ impl Drop for Instance {
     }
 }
 
+/// Sends a request that begins with this head; the whole answer.
+pub fn request(server: SocketAddr, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(server).expect("connected");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let close = if head.contains("Connection: ") { "" } else { "Connection: close\r\n" };
+    write!(stream, "{head}Host: localhost\r\n{close}Content-Length: {}\r\n\r\n{body}", body.len()).expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    answer
+}
+
 /// The status of an answer to `GET path` over TCP.
 pub fn get(address: SocketAddr, path: &str) -> String {
     let stream = TcpStream::connect(address).expect("connected");

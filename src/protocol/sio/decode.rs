@@ -2,6 +2,7 @@
 
 use super::json::{placeholders_fit, unescape};
 use super::{AckId, Args, Body, Packet, Parser, msgpack};
+use crate::protocol::eio::Message;
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::{Deserialize, Deserializer as _, IgnoredAny, SeqAccess, Visitor};
@@ -110,6 +111,16 @@ impl Decoder {
         }
         self.partial = Some(partial);
         Ok(None)
+    }
+
+    /// Whether a message that this decoder does not take is CONNECT as the other parser writes it.
+    pub fn is_foreign_connect(&self, message: &Message) -> bool {
+        let body = match (self.parser, message) {
+            (Parser::Json, Message::Binary(bytes)) => msgpack::decode(bytes, self.max_attachments).map(|packet| packet.body),
+            (Parser::MsgPack, Message::Text(text)) => decode(text, self.max_attachments).map(|(_, body, _)| body),
+            _ => return false,
+        };
+        matches!(body, Ok(Body::Connect { .. }))
     }
 }
 
