@@ -137,7 +137,8 @@ impl Socket {
 
     /// Whether the client took up its former connection: it has the id, the rooms and the data that it had, and was sent what it missed.
     ///
-    /// Only with the option `recovery`, which is off by default.
+    /// Only with the option `recovery`, which is off by default. Clients name their place by the text that came last at the end of an event. A volatile
+    /// event has no place: one that ends with a text makes them lose theirs until the next event, and who breaks off in between begins anew.
     ///
     /// ```
     /// use stickyport::hub::{HandlerResult, Namespace, Socket};
