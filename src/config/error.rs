@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, in the words of whoever wrote it: the place, the key, and what was expected.
 
+use figment::Metadata;
 use figment::error::{Actual, Kind};
 use std::fmt;
 
@@ -13,25 +14,22 @@ pub struct ConfigError {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, variable or flag.
+    /// The flag, the variable, or the file with the setting in it.
     pub place: String,
-    /// The setting; empty when the whole place is meant.
-    pub key: String,
     /// What was found and what was expected.
     pub what: String,
 }
 
 impl ConfigError {
-    pub(super) fn one(place: String, key: String, what: String) -> Self {
-        Self { problems: vec![Problem { place, key, what }] }
+    pub(super) fn one(place: String, what: String) -> Self {
+        Self { problems: vec![Problem { place, what }] }
     }
 
     /// A value of the wrong type or form.
     pub(super) fn wrong_value(error: figment::Error) -> Self {
-        let place = error.metadata.map_or_else(String::new, |metadata| metadata.name.into_owned());
         // The last part may be an index into a list, which says less than the value does.
         let key = error.path.into_iter().filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".");
-        Self::one(place, key, what(&error.kind))
+        Self::one(place(error.metadata.as_ref(), &key), what(&error.kind))
     }
 }
 
@@ -49,12 +47,16 @@ impl fmt::Display for ConfigError {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for part in [&self.place, &self.key] {
-            if !part.is_empty() {
-                write!(f, "{part}: ")?;
-            }
-        }
-        f.write_str(&self.what)
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// Where a setting has its value from: a variable or a flag is named after it, a file holds many, and a default is the setting's own.
+pub(super) fn place(from: Option<&Metadata>, key: &str) -> String {
+    match from {
+        Some(Metadata { name, source: Some(_), .. }) => format!("{name}: {key}"),
+        Some(Metadata { name, .. }) if !name.is_empty() => name.to_string(),
+        _ => key.to_owned(),
     }
 }
 
@@ -90,7 +92,7 @@ fn plain(found: &Actual) -> String {
 fn expected(wanted: &str) -> &str {
     match wanted {
         "u16" => "a whole number from 0 to 65535",
-        "u32" | "u64" | "usize" => "a whole number",
+        "u32" | "u64" | "usize" => "a whole number, 0 or more",
         "a boolean" => "true or false",
         "a sequence" => "a list",
         "socket address" => r#"an address with its port such as "0.0.0.0:8080""#,

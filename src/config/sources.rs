@@ -38,29 +38,31 @@ impl Sources {
     pub(super) fn merge(self) -> Result<(Figment, Vec<String>), ConfigError> {
         let known = Value::serialize(Config::default()).expect("settings are plain data");
         let known = known.as_dict().expect("settings are a table");
-        let mut figment = Figment::from(Source { place: String::new(), dict: known.clone() });
+        let mut figment = Figment::from(Source { metadata: Metadata::named(""), dict: known.clone() });
         let mut problems = Vec::new();
         let mut unknown_variables = Vec::new();
 
         if let Some(path) = &self.file {
             let place = path.display().to_string();
-            let dict = read(path).map_err(|what| ConfigError::one(place.clone(), String::new(), what))?;
-            let unknown = unknown_keys(&dict, known);
-            problems.extend(unknown.into_iter().map(|key| unknown_key(&place, key)));
-            figment = figment.merge(Source { place, dict });
+            let dict = read(path).map_err(|what| ConfigError::one(place.clone(), what))?;
+            for key in unknown_keys(&dict, known) {
+                let what = format!("unknown key `{key}`; {}", known_keys(&key));
+                problems.push(Problem { place: place.clone(), what });
+            }
+            figment = figment.merge(Source { metadata: Metadata::from(place, &**path), dict });
         }
         for (name, text) in self.environment {
             let Some((name, key)) = name.to_str().and_then(|name| Some((name, name.strip_prefix(PREFIX)?))) else { continue };
             let key = key.to_ascii_lowercase().replace("__", ".");
             match (setting(&key, known), text.to_str()) {
                 (None, _) => unknown_variables.push(name.to_owned()),
-                (Some(_), None) => problems.push(Problem { place: name.to_owned(), key, what: "is not UTF-8".to_owned() }),
+                (Some(_), None) => problems.push(Problem { place: name.to_owned(), what: "is not UTF-8".to_owned() }),
                 (Some(default), Some(text)) => figment = figment.merge(Source::of(name.to_owned(), &key, typed(text, default))),
             }
         }
         for Flag { place, key, text } in self.flags {
             match setting(&key, known) {
-                None => problems.push(unknown_key(&place, key)),
+                None => problems.push(Problem { place, what: format!("unknown key; {}", known_keys(&key)) }),
                 Some(default) => figment = figment.merge(Source::of(place, &key, typed(&text, default))),
             }
         }
@@ -70,20 +72,20 @@ impl Sources {
 
 /// What one place sets.
 struct Source {
-    place: String,
+    metadata: Metadata,
     dict: Dict,
 }
 
 impl Source {
     fn of(place: String, key: &str, value: Value) -> Self {
         let nested = figment::util::nest(key, value);
-        Self { place, dict: nested.into_dict().expect("a key nests into a table") }
+        Self { metadata: Metadata::named(place), dict: nested.into_dict().expect("a key nests into a table") }
     }
 }
 
 impl Provider for Source {
     fn metadata(&self) -> Metadata {
-        Metadata::named(self.place.clone())
+        self.metadata.clone()
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
@@ -121,17 +123,17 @@ fn unknown_keys(dict: &Dict, known: &Dict) -> Vec<String> {
     unknown
 }
 
-fn unknown_key(place: &str, key: String) -> Problem {
-    let table = key.split_once('.').and_then(|(name, _)| Config::TABLES.iter().find(|table| table.key == name));
+/// What there is where a key was looked for.
+fn known_keys(key: &str) -> String {
+    let table = key.split('.').next().and_then(|name| Config::TABLES.iter().find(|table| table.key == name));
     let names = |settings: &[Setting]| settings.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ");
-    let what = match table {
+    match table {
         Some(table) => format!("[{}] has {}", table.key, names(table.settings)),
         None => {
             let tables = Config::TABLES.iter().map(|table| format!(", [{}]", table.key));
             format!("there are {}{}", names(Config::SETTINGS), tables.collect::<String>())
         }
-    };
-    Problem { place: place.to_owned(), what: format!("unknown key `{key}`; {what}"), key: String::new() }
+    }
 }
 
 /// What a text means to a setting of that default: nobody should have to write TOML's quotes into a variable.

@@ -17,7 +17,7 @@ pub struct Node(u32);
 
 /// A node number of more than five digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("node {0} is above 99999")]
+#[error("{0} is above 99999, the last node")]
 pub struct NodeError(u32);
 
 impl TryFrom<u32> for Node {
