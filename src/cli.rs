@@ -66,8 +66,8 @@ struct Cli {
 enum Command {
     /// Serve until told to stop; what happens without a command, too
     Serve(Settings),
-    /// Print an example configuration file: every setting, its unit and its default
-    PrintConfig,
+    /// Print the configuration that `serve` would run with, as a file: every setting and its unit, defaults behind a #
+    PrintConfig(Settings),
     /// Read and check the configuration, bind nothing, exit with 0 or 64
     CheckConfig(Settings),
 }
@@ -132,14 +132,8 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<Loaded, Ex
     match cli.command {
         None => load(cli.settings),
         Some(Command::Serve(settings)) => load(cli.settings.then(settings)),
-        Some(Command::PrintConfig) => Err(print(&config::example())),
-        Some(Command::CheckConfig(settings)) => {
-            let loaded = load(cli.settings.then(settings))?;
-            for name in &loaded.unknown_variables {
-                complain(&unknown_variable(name));
-            }
-            Err(print(&summary(&loaded.config)))
-        }
+        Some(Command::PrintConfig(settings)) => Err(show(&load(cli.settings.then(settings))?, Config::to_toml)),
+        Some(Command::CheckConfig(settings)) => Err(show(&load(cli.settings.then(settings))?, summary)),
     }
 }
 
@@ -157,6 +151,13 @@ pub fn announce(line: &str) {
 pub fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn show(loaded: &Loaded, text: impl Fn(&Config) -> String) -> Exit {
+    for name in &loaded.unknown_variables {
+        complain(&unknown_variable(name));
+    }
+    print(&text(&loaded.config))
 }
 
 fn summary(config: &Config) -> String {

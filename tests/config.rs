@@ -26,6 +26,24 @@ fn the_printed_example_is_accepted_as_it_stands_and_without_its_comments() {
 }
 
 #[test]
+fn what_is_printed_is_what_serve_would_run_with() {
+    let place = Place::new("print");
+    let file = place.file("stickyport.toml", "[engine]\nping_timeout = \"10s\"\n");
+    let mut command = stickyport();
+    let command = command.args(["print-config", "--instance", "2", "--set", "engine.allow_eio3=true", "--config"]).arg(file);
+    let (code, out, complaints) = run(command.env("STICKYPORT_CORS__ORIGINS", "https://a.example,https://b.example"));
+    assert_eq!((code, complaints.as_str()), (Some(0), ""));
+    let set: Vec<_> = out.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '['])).collect();
+    let origins = r#"origins = ["https://a.example", "https://b.example"]"#;
+    assert_eq!(set, ["instance = 2", r#"ping_timeout = "10s""#, "allow_eio3 = true", origins]);
+    assert!(out.contains("\n#node = 2\n"), "what is not set is shown as what it comes to");
+
+    let again = place.file("again.toml", &out);
+    assert_eq!(run(stickyport().args(["print-config", "--config"]).arg(again)), (code, out, complaints));
+    assert_eq!(run(stickyport().args(["print-config", "--set", "engine.ping=1s"])).0, Some(64));
+}
+
+#[test]
 fn a_typo_in_a_file_stops_the_start_before_any_port_is_bound() {
     let place = Place::new("typo");
     // If it came to binding, it would end with 69.

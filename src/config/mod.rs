@@ -1,13 +1,12 @@
 //! The settings of a process: every layer's own, filled from defaults, a file, the environment and flags, in this order.
 
 mod error;
-mod example;
+mod print;
 mod run_dir;
 mod sources;
 mod validate;
 
 pub use error::{ConfigError, Problem};
-pub use example::example;
 pub use run_dir::RunDirError;
 pub use sources::{Flag, Sources};
 
