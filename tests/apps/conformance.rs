@@ -18,9 +18,12 @@ fn namespace(name: &str) -> Namespace {
         .on("broadcast", |socket: Socket, args: Args| socket.io().of(socket.namespace()).emit("broadcast", args))
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
+    flags.runtime()?.block_on(serve(flags))
+}
+
+async fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let io = SocketIo::builder()
         .options(flags.hub())
         .limits(flags.limits())

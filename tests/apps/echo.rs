@@ -24,8 +24,11 @@ impl Connection for Echo {
     fn closed(&self, _: &Arc<Session>, _: CloseReason) {}
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
+    flags.runtime()?.block_on(serve(flags))
+}
+
+async fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     flags.serve("/engine.io/", Engine::builder(), Echo).await
 }

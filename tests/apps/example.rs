@@ -1,11 +1,12 @@
 //! What the example servers share: their flags, and how they serve.
 //!
-//! They run on one thread, as the reference does: of two requests that a suite sends at once, the first is answered first.
+//! They run on one thread if nothing else is said, as the reference does: of two requests that a suite sends at once, the first is answered first.
 
 use clap::Parser;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use std::error::Error;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use stickyport::http::options::Cors;
 use stickyport::hub;
 use stickyport::protocol::limits::Limits;
 use stickyport::{Server, Shutdown};
+use tokio::runtime::{self, Runtime};
 
 /// Times are milliseconds, sizes bytes, as the suites that drive these programs write them.
 #[derive(Debug, Parser)]
@@ -22,6 +24,8 @@ pub struct Flags {
     /// Port on 127.0.0.1; 0 lets the system choose.
     #[arg(long, default_value_t = 0)]
     port: u16,
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
     #[arg(long, default_value_t = 25_000)]
     ping_interval: u64,
     #[arg(long, default_value_t = 20_000)]
@@ -49,6 +53,13 @@ fn parser(name: &str) -> Result<hub::Parser, serde::de::value::Error> {
 }
 
 impl Flags {
+    pub fn runtime(&self) -> io::Result<Runtime> {
+        match self.threads {
+            1 => runtime::Builder::new_current_thread().enable_all().build(),
+            threads => runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+        }
+    }
+
     /// Serves `application` on `path` until told to stop; pages of any origin may connect.
     #[expect(clippy::print_stdout, reason = "whoever asked for any free port wants to know which")]
     pub async fn serve(self, path: &str, engine: engine::Builder, application: impl Application) -> Result<(), Box<dyn Error>> {

@@ -15,9 +15,12 @@ struct Credentials {
     token: String,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let flags = Flags::parse();
+    flags.runtime()?.block_on(serve(flags))
+}
+
+async fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
     let main = Namespace::new("/")
         .on("ask", async |socket: Socket, args: Args| -> HandlerResult {
             let answer = socket.timeout(Duration::from_secs(10)).emit_with_ack("question", args).await?;

@@ -4,9 +4,11 @@
 //!     tests/bench/run echo --rounds 3 --servers ours      seconds
 //!     tests/bench/run echo --servers ours,before=/tmp/conformance-of-yesterday
 
-mod clients;
+mod lines;
+mod polling;
 mod server;
 mod table;
+mod websocket;
 mod workloads;
 
 use clap::{Parser, ValueEnum};
@@ -33,14 +35,14 @@ struct Arguments {
 fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { workloads, rounds, servers, seconds } = Arguments::parse();
     let workloads = if workloads.is_empty() { Workload::value_variants() } else { &workloads };
-    let [_, core] = server::two_cores()?;
-    server::move_self(core)?;
+    server::move_self_aside(1)?;
     let mut table = Table::new(&servers);
     for round in 1..=rounds {
         for workload in workloads {
             for (column, kind) in servers.iter().enumerate() {
                 eprintln!("round {round} of {rounds}: {workload:?}, {kind}");
-                for figure in workload.run(kind, Duration::from_secs_f64(seconds))? {
+                let figures = workload.run(kind, Duration::from_secs_f64(seconds));
+                for figure in figures.map_err(|error| format!("{workload:?}, {kind}: {error}"))? {
                     table.add(column, *workload, figure);
                 }
             }

@@ -4,11 +4,13 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use std::fmt::{self, Display, Formatter};
+use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Which server.
@@ -60,12 +62,26 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
+/// How a server is started.
+pub struct Setup {
+    /// Whether its clients will poll; the floor is another then.
+    pub is_polling: bool,
+    /// Threads, and cores for them; the last of ours may be among these.
+    pub threads: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { is_polling: false, threads: 1 }
+    }
+}
+
 impl Server {
-    pub fn start(kind: &Kind) -> io::Result<Self> {
+    pub fn start(kind: &Kind, setup: &Setup) -> io::Result<Self> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let beside = std::env::current_exe()?;
         let mut command = match kind {
-            Kind::Floor => Command::new(beside.with_file_name("floor")),
+            Kind::Floor => Command::new(beside.with_file_name(if setup.is_polling { "floor_polling" } else { "floor" })),
             // `run` knows where Cargo put it.
             Kind::Ours => Command::new(std::env::var_os("CONFORMANCE").ok_or_else(|| io::Error::other("start tests/bench/run"))?),
             Kind::Build { path, .. } => Command::new(path),
@@ -76,11 +92,13 @@ impl Server {
                 command
             }
         };
-        let [core, own] = two_cores()?;
+        if setup.threads > 1 {
+            command.args(["--threads", &setup.threads.to_string()]);
+        }
         // A child begins where its parent is.
-        move_self(core)?;
+        move_self(cores()?.get(..setup.threads).ok_or_else(|| io::Error::other("fewer cores than threads"))?)?;
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        move_self(own)?;
+        move_self_aside(setup.threads)?;
         let mut child = child?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
@@ -88,6 +106,19 @@ impl Server {
         let address = address.ok_or_else(|| io::Error::other(format!("{kind} does not listen")))?;
         let cpu = clock_getcpuclockid(Pid::from_raw(child.id() as i32))?;
         Ok(Self { child, cpu, address })
+    }
+
+    /// Bytes that are resident.
+    pub fn memory(&self) -> io::Result<f64> {
+        // Counted on the spot, unlike those in `status`.
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let kibibytes =
+            rollup.lines().find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+        kibibytes.map(|kibibytes| kibibytes * 1024.0).ok_or_else(|| io::Error::other("no Rss"))
+    }
+
+    pub fn descriptors(&self) -> io::Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }
 }
 
@@ -132,19 +163,24 @@ fn time(clock: ClockId) -> io::Result<Duration> {
     Ok(clock_gettime(clock)?.into())
 }
 
-/// The first two cores that this process could use when it started: the server's and our own.
-pub fn two_cores() -> io::Result<[usize; 2]> {
-    static CORES: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
-    let set = sched_getaffinity(Pid::from_raw(0))?;
-    let cores = CORES.get_or_init(|| (0..CpuSet::count()).filter(|core| set.is_set(*core) == Ok(true)).collect());
-    match cores[..] {
-        [server, own, ..] => Ok([server, own]),
-        _ => Err(io::Error::other("the server and its load need a core each")),
-    }
+/// Moves this process to a core that a server of so many threads does not use, or shares with its last thread for want of another.
+pub fn move_self_aside(threads: usize) -> io::Result<()> {
+    let cores = cores()?;
+    let own = cores.get(threads).or(cores.last().filter(|_| threads > 1));
+    move_self(&[*own.ok_or_else(|| io::Error::other("the server and its load need a core each"))?])
 }
 
-pub fn move_self(core: usize) -> io::Result<()> {
+fn move_self(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(core)?;
+    for core in cores {
+        set.set(*core)?;
+    }
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// The cores that this process could use when it started.
+fn cores() -> io::Result<&'static [usize]> {
+    static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok(CORES.get_or_init(|| (0..CpuSet::count()).filter(|core| set.is_set(*core) == Ok(true)).collect()))
 }

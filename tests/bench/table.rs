@@ -16,6 +16,9 @@ pub enum Unit {
     Seconds,
     PerSecond,
     Percent,
+    /// Written in KiB or MiB.
+    Bytes,
+    Times,
 }
 
 pub struct Table {
@@ -81,7 +84,7 @@ impl Row {
             let ratios: Vec<_> = values.iter().zip(first).map(|(value, first)| value / first).collect();
             cells.push(match (server, self.unit, quartiles(&ratios)) {
                 (0, ..) => format!("{shown} ({}..{})", self.unit.show(low), self.unit.show(high)),
-                (_, Unit::Percent, _) | (.., None) => shown,
+                (_, Unit::Times, _) | (.., None) => shown,
                 (.., Some([low, median, high])) => format!("{shown}, {median:.2}x ({low:.2}..{high:.2})"),
             });
         }
@@ -96,6 +99,9 @@ impl Unit {
             Self::Seconds => format!("{:.2} µs", value * 1e6),
             Self::PerSecond => format!("{value:.0}/s"),
             Self::Percent => format!("{value:.2} %"),
+            Self::Bytes if value >= 1048576.0 => format!("{:.1} MiB", value / 1048576.0),
+            Self::Bytes => format!("{:.2} KiB", value / 1024.0),
+            Self::Times => format!("{value:.2}x"),
         }
     }
 }

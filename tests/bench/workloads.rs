@@ -1,19 +1,43 @@
-//! What is measured: each workload on a server of its own, freshly started, with its figures in the order of the table.
+//! What is measured: each workload on a server that was just started for it, with its figures in the order of the table.
 
-use crate::clients::{Clients, frame};
-use crate::server::{Kind, Server, Spent, Window};
+mod broadcast;
+mod churn;
+mod echo;
+mod handshakes;
+mod idle;
+mod polling;
+mod threads;
+
+use crate::server::{Kind, Spent};
 use crate::table::{Figure, Unit};
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub enum Workload {
     /// 200 sockets, each with one message on its way.
     Echo,
+    /// 200 sockets, 20,000 messages a second.
+    PacedEcho,
+    /// To 1,000 sockets, the next when all have the one before.
+    Broadcast,
+    /// To 1,000 sockets, 50 a second.
+    PacedBroadcast,
+    /// 100 clients, each with a request that waits for the answer to what another brings.
+    Polling,
+    /// WebSockets, until they are greeted in `/`; 64 at once.
+    Handshakes,
+    /// 10,000 sockets that say nothing, for one interval of the heartbeat.
+    Idle,
+    /// 10,000 sockets that come and go, three times.
+    Churn,
+    /// Echo on two threads and on one; only this server.
+    Threads,
 }
 
+/// What a client sends in a packet, and what comes back.
 const MESSAGE: &str = r#"42["message","0123456789abcdef"]"#;
 const MESSAGE_BACK: &[u8] = br#"42["message-back","0123456789abcdef"]"#;
 
@@ -21,69 +45,69 @@ impl Workload {
     pub fn name(self) -> &'static str {
         match self {
             Self::Echo => "echo, 200 sockets",
+            Self::PacedEcho => "echo, 20,000/s",
+            Self::Broadcast => "broadcast to 1,000",
+            Self::PacedBroadcast => "broadcast to 1,000, 50/s",
+            Self::Polling => "long-polling",
+            Self::Handshakes => "handshakes",
+            Self::Idle => "10,000 idle",
+            Self::Churn => "10,000 came and went",
+            Self::Threads => "echo on two threads",
         }
     }
 
     pub fn run(self, kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
         match self {
-            Self::Echo => echo(kind, length),
+            Self::Echo => echo::saturating(kind, length),
+            Self::PacedEcho => echo::paced(kind, length),
+            Self::Broadcast => broadcast::run(kind, length, None),
+            Self::PacedBroadcast => broadcast::run(kind, length, Some(Duration::from_millis(20))),
+            Self::Polling => polling::run(kind, length),
+            Self::Handshakes => handshakes::run(kind, length),
+            Self::Idle => idle::run(kind),
+            Self::Churn => churn::run(kind),
+            Self::Threads => threads::run(kind, length),
         }
     }
 }
 
-fn echo(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
-    let server = Server::start(kind)?;
-    let mut clients = Clients::open(server.address, 200)?;
-    let message = frame(MESSAGE);
-    for client in clients.iter_mut() {
-        client.send(&message)?;
-        client.sent = Instant::now();
-    }
-    let mut latencies = latencies();
-    let mut run = |clients: &mut Clients, length| {
-        let until = Instant::now() + length;
-        latencies.reset();
-        while Instant::now() < until {
-            clients.turn(until, |_, client, packet| {
-                expect(packet, MESSAGE_BACK)?;
-                let now = Instant::now();
-                latencies.saturating_record((now - client.sent).as_nanos() as u64);
-                client.sent = now;
-                client.send(&message)
-            })?;
-        }
-        Ok::<_, io::Error>(())
-    };
-    run(&mut clients, length / 2)?;
-    let window = Window::begin(&server, clients.spun)?;
-    run(&mut clients, length)?;
-    let spent = window.end(clients.spun)?;
-    let mut figures = throughput(&spent, latencies.len());
-    figures.extend(quantiles(&latencies));
-    Ok(figures)
-}
-
-/// What a number of anything cost.
+/// What so many of anything cost, and how busy this process was with them.
 fn throughput(spent: &Spent, count: u64) -> Vec<Figure> {
     let each = |time: Duration| time.as_secs_f64() / count as f64;
-    let rate = count as f64 / spent.wall.as_secs_f64();
-    let busy = spent.own.as_secs_f64() / spent.wall.as_secs_f64();
     vec![
         Figure { what: "server CPU each", unit: Unit::Seconds, value: each(spent.server) },
-        Figure { what: "rate", unit: Unit::PerSecond, value: rate },
-        Figure { what: "generator CPU each", unit: Unit::Seconds, value: each(spent.own) },
-        Figure { what: "generator busy", unit: Unit::Percent, value: 100.0 * busy },
+        Figure { what: "rate", unit: Unit::PerSecond, value: count as f64 / spent.wall.as_secs_f64() },
+        Figure { what: "generator busy", unit: Unit::Percent, value: 100.0 * spent.own.as_secs_f64() / spent.wall.as_secs_f64() },
     ]
 }
 
-fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("bounds that fit")
-}
+/// How long anything took, by its frequency.
+struct Latencies(Histogram<u64>);
 
-fn quantiles(latencies: &Histogram<u64>) -> Vec<Figure> {
-    let quantile =
-        |what, quantile| Figure { what, unit: Unit::Seconds, value: latencies.value_at_quantile(quantile) as f64 / 1e9 };
-    vec![quantile("p50", 0.5), quantile("p99", 0.99), quantile("p99.9", 0.999)]
+impl Latencies {
+    fn new() -> Self {
+        Self(Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("bounds that fit"))
+    }
+
+    fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    fn record(&mut self, latency: Duration) {
+        self.0.saturating_record(latency.as_nanos() as u64);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn figures(&self) -> [Figure; 3] {
+        [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)].map(|(what, quantile)| Figure {
+            what,
+            unit: Unit::Seconds,
+            value: self.0.value_at_quantile(quantile) as f64 / 1e9,
+        })
+    }
 }
 
 fn expect(packet: &[u8], expected: &[u8]) -> io::Result<()> {

@@ -1,0 +1,40 @@
+//! Clients that connect, are greeted and go.
+
+use super::{Latencies, throughput};
+use crate::server::{Kind, Server, Setup, Window};
+use crate::table::Figure;
+use crate::websocket::Clients;
+use std::io;
+use std::time::{Duration, Instant};
+
+const AT_ONCE: usize = 64;
+
+pub fn run(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
+    let server = Server::start(kind, &Setup::default())?;
+    let mut clients = Clients::new(server.address)?;
+    for index in 0..AT_ONCE {
+        clients.begin(index)?;
+    }
+    let mut latencies = Latencies::new();
+    let mut run = |clients: &mut Clients, length| {
+        latencies.clear();
+        let end = Instant::now() + length;
+        let mut greeted = Vec::new();
+        while Instant::now() < end {
+            clients.turn(end, |index, client, _, _| {
+                latencies.record(client.sent.elapsed());
+                greeted.push(index);
+                Ok(())
+            })?;
+            for index in greeted.drain(..) {
+                clients.begin(index)?;
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    run(&mut clients, length / 2)?;
+    let window = Window::begin(&server, clients.spun())?;
+    run(&mut clients, length)?;
+    let spent = window.end(clients.spun())?;
+    Ok(throughput(&spent, latencies.count()).into_iter().chain(latencies.figures()).collect())
+}
