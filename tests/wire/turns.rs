@@ -111,6 +111,20 @@ async fn handshakes_are_begun_a_few_at_a_time() {
     }
 }
 
+#[tokio::test]
+async fn handshakes_that_come_together_are_answered_in_their_order() {
+    let server = TestServer::start(|_| {});
+    let mut waiting: Vec<_> = (0..20).map(|_| write(&server, "GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")).collect();
+    server.until(|metrics| metrics.connections.get() == 20).await;
+    for (number, line) in waiting.iter_mut().enumerate() {
+        line.write_all(websocket_request(&format!("EIO=4&transport=websocket&number={number}")).as_bytes()).expect("written");
+    }
+    for number in 0..20 {
+        let session = server.opened().await;
+        assert!(session.request().url.ends_with(&format!("&number={number}")), "{number}: {}", session.request().url);
+    }
+}
+
 /// Fails when `count` grows by more than `most` between two turns of ours, until it has reached `end`.
 async fn grows_by_at_most(most: u64, end: u64, count: impl Fn() -> u64) {
     let grew = most_a_turn(count, end).await;
