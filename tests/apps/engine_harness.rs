@@ -15,7 +15,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use node_options::NodeOptions;
-use pipe::{Pipe, commands, object, put};
+use pipe::{Commands, Pipe, object, put};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::future::pending;
@@ -47,8 +47,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::spawn(async move { server.run(listeners, &Shutdown::new()).await });
     harness.pipe.tell("listening", object! { port: port });
 
-    let mut commands = commands();
-    while let Some(command) = commands.recv().await {
+    let mut commands = Commands::new()?;
+    while let Some(command) = commands.next().await {
         if command["c"] == "stop" {
             break;
         }

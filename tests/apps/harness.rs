@@ -11,7 +11,7 @@ mod wire_value;
 use door::{headers, hooks, limits, listen, number, remote_address};
 use http::request::Parts;
 use node_options::{NodeOptions, millis};
-use pipe::{Pipe, commands, object, put, put_some};
+use pipe::{Commands, Pipe, object, put, put_some};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -62,15 +62,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     shared.pipe.tell("listening", object! { port: port });
 
-    let mut commands = commands();
-    'serving: while let Some(first) = commands.recv().await {
+    let mut commands = Commands::new()?;
+    'serving: while let Some(first) = commands.next().await {
         // What the other side says in one turn is carried out at one moment, as if it stood in a handler: of two volatile events the second is lost.
         // It may still be saying it. Nothing else is to overtake it meanwhile, so the thread waits, and not the task.
         if matches!(first["c"].as_str(), Some("emit" | "op")) {
             std::thread::sleep(Duration::from_millis(3));
         }
         tokio::time::pause();
-        let rest = std::iter::from_fn(|| commands.try_recv().ok());
+        let rest = std::iter::from_fn(|| commands.next_now());
         for command in std::iter::once(first).chain(rest) {
             match command["c"].as_str() {
                 Some("close") => {

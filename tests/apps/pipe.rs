@@ -2,10 +2,14 @@
 #![allow(dead_code, reason = "each program uses its part")]
 
 use serde_json::{Map, Value};
+use socket2::SockRef;
 use std::collections::HashMap;
-use std::io::{BufRead, Write, stdin, stdout};
+use std::fs::File;
+use std::io::{self, Write, stdin, stdout};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, oneshot};
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::oneshot;
 
 /// A JSON object from names and values.
 macro_rules! object {
@@ -109,21 +113,66 @@ impl Pipe {
     }
 }
 
-/// The commands as they come; the channel ends with standard input.
-pub fn commands() -> mpsc::UnboundedReceiver<Value> {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    // tokio's own standard input would hold the runtime up at its end.
-    std::thread::spawn(move || {
-        for line in stdin().lock().lines().map_while(Result::ok) {
-            match serde_json::from_str(&line) {
-                Ok(command) => {
-                    if sender.send(command).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => tracing::error!(%error, line, "not a command"),
+/// The commands as they come.
+///
+/// They are read on the runtime's own thread, as the requests are: none that was made after a command is met before it.
+pub struct Commands {
+    input: Receiver,
+    /// What was read and is not taken yet.
+    text: Vec<u8>,
+}
+
+impl Commands {
+    /// Takes standard input, which must be a pipe or a socket.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn new() -> io::Result<Self> {
+        let input = File::from(stdin().as_fd().try_clone_to_owned()?);
+        SockRef::from(&input).set_nonblocking(true)?;
+        // Node gives a socket, which is read alike.
+        Ok(Self { input: Receiver::from_file_unchecked(input)?, text: Vec::new() })
+    }
+
+    /// The next command; `None` when the input has ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(command) = self.take() {
+                return Some(command);
+            }
+            self.input.readable().await.ok()?;
+            match self.read() {
+                Ok(count) if count > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return None,
             }
         }
-    });
-    receiver
+    }
+
+    /// The next command, if it is there.
+    pub fn next_now(&mut self) -> Option<Value> {
+        self.take().or_else(|| {
+            // The end, too, is left to whoever waits.
+            self.read().ok()?;
+            self.take()
+        })
+    }
+
+    fn take(&mut self) -> Option<Value> {
+        loop {
+            let end = self.text.iter().position(|byte| *byte == b'\n')?;
+            let line: Vec<u8> = self.text.drain(..=end).collect();
+            match serde_json::from_slice(&line) {
+                Ok(command) => return Some(command),
+                Err(error) => tracing::error!(%error, "not a command"),
+            }
+        }
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 64 * 1024];
+        let count = self.input.try_read(&mut buffer)?;
+        self.text.extend(buffer.iter().take(count));
+        Ok(count)
+    }
 }
