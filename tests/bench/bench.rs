@@ -1,6 +1,6 @@
 //! What this server costs beside its peers, and beside a floor that does nothing: workloads, round by round, server after server.
 //!
-//!     tests/bench/run                                     everything: most of an hour
+//!     tests/bench/run                                     everything: half an hour
 //!     tests/bench/run echo --rounds 3 --servers ours      seconds
 //!     tests/bench/run echo --servers ours,before=/tmp/conformance-of-yesterday
 
@@ -37,17 +37,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     let workloads = if workloads.is_empty() { Workload::value_variants() } else { &workloads };
     server::move_self_aside(1)?;
     let mut table = Table::new(&servers);
+    let measured = measure(&mut table, workloads, rounds, &servers, Duration::from_secs_f64(seconds));
+    // What there is of it, if something went wrong.
+    println!("{table}");
+    measured
+}
+
+fn measure(
+    table: &mut Table,
+    workloads: &[Workload],
+    rounds: u32,
+    servers: &[Kind],
+    length: Duration,
+) -> Result<(), Box<dyn Error>> {
     for round in 1..=rounds {
         for workload in workloads {
             for (column, kind) in servers.iter().enumerate() {
                 eprintln!("round {round} of {rounds}: {workload:?}, {kind}");
-                let figures = workload.run(kind, Duration::from_secs_f64(seconds));
+                let figures = workload.run(kind, length);
                 for figure in figures.map_err(|error| format!("{workload:?}, {kind}: {error}"))? {
                     table.add(column, *workload, figure);
                 }
             }
         }
     }
-    println!("{table}");
     Ok(())
 }

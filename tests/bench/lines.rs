@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// Time without anything to read after which this core may sleep.
 const AWAKE: Duration = Duration::from_micros(50);
 
+/// What one look that finds nothing takes at most.
+const TURN: Duration = Duration::from_micros(2);
+
 pub struct Lines {
     epoll: Epoll,
     lines: Vec<Line>,
@@ -87,7 +90,8 @@ impl Lines {
                 return Ok(ready);
             }
             let turned = Instant::now();
-            self.spun += turned - now;
+            // Whoever was off its core in between was not awake.
+            self.spun += (turned - now).min(TURN);
             now = turned;
         }
         // Rounded up, so that nobody turns in vain for the rest of a millisecond.

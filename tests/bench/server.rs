@@ -144,7 +144,11 @@ impl<'a> Window<'a> {
     }
 
     pub fn end(self, spun: Duration) -> io::Result<Spent> {
-        Ok(Spent { wall: self.began.elapsed(), server: time(self.server.cpu)? - self.cpu, own: own_time(spun)? - self.own })
+        Ok(Spent {
+            wall: self.began.elapsed(),
+            server: time(self.server.cpu)? - self.cpu,
+            own: own_time(spun)?.saturating_sub(self.own),
+        })
     }
 }
 
