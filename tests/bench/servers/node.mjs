@@ -7,7 +7,7 @@ const require = createRequire(new URL("../../clients/package.json", import.meta.
 const { Server } = require("socket.io");
 
 const http = createServer();
-const io = new Server(http);
+const io = new Server(http, { cors: { origin: "*" } });
 for (const namespace of [io.of("/"), io.of("/custom")]) {
     namespace.on("connection", (socket) => {
         socket.emit("auth", socket.handshake.auth);
