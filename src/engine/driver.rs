@@ -5,9 +5,11 @@ use super::stream::Stream;
 use super::transport::websocket::{Lost, WebSocket, with_read_buffer};
 use crate::protocol::eio::{Encoded, Message, Packet, Version, v3};
 use crate::protocol::errors::CloseReason;
+use std::future::poll_fn;
 use std::io::IoSlice;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -26,7 +28,8 @@ const CLOSE: [u8; 2] = [0x88, 0];
 /// end), `writable` for room in the kernel while packets wait, `readable` for the client's bytes while the application takes more.
 pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) {
     let sleep = sleep_until(Instant::now());
-    tokio::pin!(sleep);
+    let wake = session.wake.notified();
+    tokio::pin!(sleep, wake);
     let mut last_words: &[u8] = &CLOSE;
     loop {
         session.run();
@@ -35,15 +38,31 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
             sleep.as_mut().reset(turn.deadline);
         }
         let is_ready = session.connection().ready();
-        let stream = socket.as_ref().map(|socket| Arc::clone(socket.stream()));
+        let stream = socket.as_ref().map(WebSocket::stream);
         let is_stopped = socket.as_ref().is_some_and(WebSocket::is_stopped);
-        tokio::select! {
-            biased;
-            () = &mut sleep => session.handle_timeout(is_ready),
-            () = session.wake.notified() => {}
-            () = ready(stream.as_deref(), Interest::Write), if turn.has_backlog => session.flush(&mut session.lock()),
-            () = ready(stream.as_deref(), Interest::Read), if is_ready && !is_stopped => read(&session, &mut socket, &mut last_words),
-            () = std::future::ready(()), if is_ready && is_stopped => read(&session, &mut socket, &mut last_words),
+        // By hand: `select!` would enter the lists of all that it waits for, and leave them again, for every message.
+        let woken = poll_fn(|cx| {
+            if sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Woken::Time);
+            }
+            if wake.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Woken::Told);
+            }
+            let Some(stream) = stream else { return Poll::Pending };
+            // Errors of the socket are met by the call that follows.
+            if turn.has_backlog && stream.poll_writable(cx).is_ready() {
+                return Poll::Ready(Woken::Writable);
+            }
+            if is_ready && (is_stopped || stream.poll_readable(cx).is_ready()) {
+                return Poll::Ready(Woken::Readable);
+            }
+            Poll::Pending
+        });
+        match woken.await {
+            Woken::Time => session.handle_timeout(is_ready),
+            Woken::Told => wake.set(session.wake.notified()),
+            Woken::Writable => session.flush(&mut session.lock()),
+            Woken::Readable => read(&session, &mut socket, &mut last_words),
         }
         // Others get their turn before more is read; the runtime by itself would let a flood go on for a hundred turns.
         if socket.as_ref().is_some_and(WebSocket::has_more) {
@@ -55,18 +74,12 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
     }
 }
 
-enum Interest {
-    Read,
-    Write,
-}
-
-/// Waits for the socket; without one, for ever. Its errors are met by the call that follows.
-async fn ready(stream: Option<&Stream>, interest: Interest) {
-    let _ = match (stream, interest) {
-        (Some(stream), Interest::Read) => stream.readable().await,
-        (Some(stream), Interest::Write) => stream.writable().await,
-        (None, _) => std::future::pending().await,
-    };
+/// What the loop has waited for.
+enum Woken {
+    Time,
+    Told,
+    Writable,
+    Readable,
 }
 
 /// What the loop waits for next.
@@ -161,7 +174,7 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
         tokio::select! {
             biased;
             _ = &mut cancelled => return close(&session, &socket, &CLOSE).await,
-            () = ready(Some(&stream), Interest::Read), if !is_stopped => {}
+            _ = stream.readable(), if !is_stopped => {}
             () = std::future::ready(()), if is_stopped => {}
         }
         let mut is_upgraded = false;

@@ -301,19 +301,18 @@ impl Session {
         let at = |state: &State| state.machine.poll_deadline().map(|(at, _)| at);
         let before = at(&state);
         state.machine.handle_packet(packet, Instant::now().into_std());
-        let is_earlier = at(&state) < before;
-        drop(state);
-        if is_earlier {
+        if at(&state) < before {
             // After a pong that came by POST the loop still sleeps until it would have been too late.
             self.wake.notify_one();
         }
-        self.run();
+        self.run_from(state);
     }
 
     /// The transport is gone.
     pub(super) fn lose(self: &Arc<Self>, reason: CloseReason) {
-        self.lock().machine.handle_lost(reason);
-        self.run();
+        let mut state = self.lock();
+        state.machine.handle_lost(reason);
+        self.run_from(state);
     }
 
     /// Waits while the application is not ready for more.
@@ -389,19 +388,20 @@ impl Session {
 
     /// Tells the application, in order, what the protocol's state has decided, and sends what it wants sent.
     pub(super) fn run(self: &Arc<Self>) {
-        {
-            let mut state = self.lock();
-            if state.is_running {
-                return;
-            }
-            state.is_running = true;
+        self.run_from(self.lock());
+    }
+
+    fn run_from<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+        if state.is_running {
+            return;
         }
+        state.is_running = true;
         loop {
-            let mut state = self.lock();
             let Some(output) = state.machine.poll_output() else {
                 if let Some(mark) = state.outbox.take_mark() {
                     drop(state);
                     self.tell(|| self.connection().sent(self, mark));
+                    state = self.lock();
                     continue;
                 }
                 state.is_running = false;
@@ -412,6 +412,7 @@ impl Session {
                     drop(state);
                     self.metrics().messages_received.inc();
                     self.tell(|| self.connection().message(self, message));
+                    state = self.lock();
                 }
                 Output::Ping => self.push_control(&mut state, &self.engine.ping),
                 Output::Pong(data) if data.is_empty() => self.push_control(&mut state, &self.engine.pong),
@@ -420,11 +421,13 @@ impl Session {
                 Output::Heartbeat => {
                     drop(state);
                     self.tell(|| self.connection().heartbeat(self));
+                    state = self.lock();
                 }
                 Output::ProbeAnswer => {
                     self.answer_probe(&mut state);
                     drop(state);
                     self.tell(|| self.connection().upgrading(self));
+                    state = self.lock();
                 }
                 Output::ProbeFailed => {
                     // The next one may have come since this was decided.
@@ -436,6 +439,7 @@ impl Session {
                 Output::Upgraded => {
                     drop(state);
                     self.tell(|| self.connection().upgraded(self));
+                    state = self.lock();
                 }
                 Output::Closed(reason) => {
                     state.candidate = None;
@@ -459,6 +463,7 @@ impl Session {
                     self.tell(|| self.connection().closed(self, reason));
                     self.wake.notify_one();
                     self.room.notify_waiters();
+                    state = self.lock();
                 }
             }
         }

@@ -5,6 +5,7 @@ mod memory;
 pub use memory::Memory;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -83,7 +84,11 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when it takes nothing; otherwise the connection is broken.
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        either!(self, stream => stream.try_write_vectored(pieces))
+        match pieces {
+            // The kernel asks less for one piece than for a list of one.
+            [only] => either!(self, stream => stream.try_write(only)),
+            _ => either!(self, stream => stream.try_write_vectored(pieces)),
+        }
     }
 
     /// Waits until [`Stream::try_read`] is worth trying.
@@ -91,7 +96,7 @@ impl Stream {
     /// # Errors
     /// The runtime is going down.
     pub async fn readable(&self) -> io::Result<()> {
-        either!(self, stream => stream.readable().await)
+        poll_fn(|cx| self.poll_readable(cx)).await
     }
 
     /// Waits until [`Stream::try_write_vectored`] is worth trying.
@@ -99,7 +104,17 @@ impl Stream {
     /// # Errors
     /// The runtime is going down.
     pub async fn writable(&self) -> io::Result<()> {
-        either!(self, stream => stream.writable().await)
+        poll_fn(|cx| self.poll_writable(cx)).await
+    }
+
+    /// [`Stream::readable`] by hand; only who asked last is woken, and waits without a place in a list.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read_ready(context))
+    }
+
+    /// [`Stream::writable`] in the same way.
+    pub(crate) fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_write_ready(context))
     }
 
     /// Tells the peer that nothing more will come, once all that was written has left.

@@ -74,12 +74,16 @@ impl Memory {
         self.outgoing.change(|state| state.write(pieces, self.outgoing.capacity))
     }
 
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_write_vectored(&[IoSlice::new(bytes)])
+    }
+
     /// Waits until [`Memory::try_read`] is worth trying.
     ///
     /// # Errors
     /// None; it has the form of tokio's sockets.
     pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.incoming.ready(cx, State::is_readable).map(Ok)).await
+        poll_fn(|cx| self.poll_read_ready(cx)).await
     }
 
     /// Waits until [`Memory::try_write_vectored`] is worth trying.
@@ -87,7 +91,15 @@ impl Memory {
     /// # Errors
     /// None; it has the form of tokio's sockets.
     pub async fn writable(&self) -> io::Result<()> {
-        poll_fn(|cx| self.outgoing.ready(cx, |state| state.is_writable(self.outgoing.capacity)).map(Ok)).await
+        poll_fn(|cx| self.poll_write_ready(cx)).await
+    }
+
+    pub(super) fn poll_read_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.incoming.ready(cx, State::is_readable).map(Ok)
+    }
+
+    pub(super) fn poll_write_ready(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.outgoing.ready(cx, |state| state.is_writable(self.outgoing.capacity)).map(Ok)
     }
 
     /// Tells the other end that nothing more will come.
