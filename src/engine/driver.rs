@@ -7,6 +7,7 @@ use crate::protocol::eio::{Encoded, Message, Packet, Version, v3};
 use crate::protocol::errors::CloseReason;
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::task::Poll;
@@ -31,22 +32,27 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
     let wake = session.wake.notified();
     tokio::pin!(sleep, wake);
     let mut last_words: &[u8] = &CLOSE;
+    // Whether the task has looked at its clock and its bell since it was last woken.
+    let mut has_looked = false;
     loop {
         session.run();
         let Some(turn) = session.turn(&mut socket) else { break };
         if sleep.deadline() != turn.deadline {
             sleep.as_mut().reset(turn.deadline);
+            has_looked = false;
         }
         let is_ready = session.connection().ready();
         let stream = socket.as_ref().map(WebSocket::stream);
         let is_stopped = socket.as_ref().is_some_and(WebSocket::is_stopped);
         // By hand: `select!` would enter the lists of all that it waits for, and leave them again, for every message.
         let woken = poll_fn(|cx| {
-            if sleep.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Woken::Time);
-            }
-            if wake.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Woken::Told);
+            if !mem::take(&mut has_looked) {
+                if sleep.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Woken::Time);
+                }
+                if wake.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Woken::Told);
+                }
             }
             let Some(stream) = stream else { return Poll::Pending };
             // Errors of the socket are met by the call that follows.
@@ -62,11 +68,15 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
             Woken::Time => session.handle_timeout(is_ready),
             Woken::Told => wake.set(session.wake.notified()),
             Woken::Writable => session.flush(&mut session.lock()),
-            Woken::Readable => read(&session, &mut socket, &mut last_words),
+            Woken::Readable => {
+                read(&session, &mut socket, &mut last_words);
+                has_looked = true;
+            }
         }
         // Others get their turn before more is read; the runtime by itself would let a flood go on for a hundred turns.
         if socket.as_ref().is_some_and(WebSocket::has_more) {
             yield_now().await;
+            has_looked = false;
         }
     }
     if let Some(socket) = socket {

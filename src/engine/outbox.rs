@@ -149,6 +149,13 @@ impl Outbox {
     /// # Errors
     /// Those of `write`; `WouldBlock` among them says that the rest waits.
     pub(super) fn write_with(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> std::io::Result<usize>) -> std::io::Result<()> {
+        // Mostly one packet waits, and takes no list.
+        if let (1, 0, Some(packet)) = (self.packets.len(), self.sent, self.packets.front())
+            && let [[], frame] = packet.websocket()
+        {
+            let written = write(&[IoSlice::new(frame)])?;
+            self.advance(written);
+        }
         while !self.packets.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut count = 0;

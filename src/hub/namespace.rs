@@ -10,7 +10,7 @@ use super::socket::Socket;
 use crate::engine::TransportKind;
 use bytestring::ByteString;
 use regex::Regex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ pub(super) struct Behaviour {
     pub(super) connect: Vec<Box<dyn Call<ConnectContext>>>,
     pub(super) any: Vec<Box<dyn Call<EventContext>>>,
     pub(super) event_middlewares: Vec<Box<dyn Call<EventContext>>>,
-    pub(super) events: HashMap<ByteString, Vec<Box<dyn Call<EventContext>>>>,
+    pub(super) events: BTreeMap<ByteString, Vec<Box<dyn Call<EventContext>>>>,
     pub(super) disconnecting: Vec<Box<dyn Call<DisconnectContext>>>,
     pub(super) disconnect: Vec<Box<dyn Call<DisconnectContext>>>,
     pub(super) outgoing: Vec<EventHook>,

@@ -34,6 +34,7 @@ pub(in crate::engine) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) 
 pub(in crate::engine) struct WebSocket {
     stream: Arc<Stream>,
     context: WebSocketContext,
+    max_message: usize,
     /// Bytes of the current frame that tungstenite has not been given yet.
     frame_left: u64,
     /// Bytes that it has been given since the last whole message.
@@ -72,6 +73,7 @@ impl WebSocket {
         Self {
             stream: Arc::new(stream),
             context,
+            max_message,
             frame_left: 0,
             unfinished: 0,
             intake,
@@ -144,6 +146,14 @@ impl WebSocket {
         on_message: &mut impl FnMut(Message) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Lost> {
         for _ in 0..FRAMES_A_TURN {
+            if self.unfinished == 0
+                && let Some(message) = take_whole(input, self.max_message)
+            {
+                if on_message(message?).is_break() {
+                    break;
+                }
+                continue;
+            }
             let before = input.len();
             let mut wire = Wire { input, frame_left: &mut self.frame_left, replies };
             let read = self.context.read(&mut wire);
@@ -179,6 +189,37 @@ impl std::fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WebSocket").field("carry", &self.carry.len()).finish_non_exhaustive()
     }
+}
+
+/// Takes a message that is one masked frame and all there, as nearly all are: tungstenite, which is given everything else, would copy it three times. `None`
+/// leaves it where it is.
+fn take_whole(input: &mut &[u8], max_message: usize) -> Option<Result<Message, Lost>> {
+    let (&[first, second], rest) = input.split_first_chunk()?;
+    // RFC 6455, section 5.2: the last fragment of a text or binary message, which is the first one, masked.
+    let is_text = match first {
+        0x81 => true,
+        0x82 => false,
+        _ => return None,
+    };
+    let (length, rest) = match second {
+        0x80..=0xfd => (usize::from(second & 0x7f), rest),
+        0xfe => {
+            let (length, rest) = rest.split_first_chunk()?;
+            (usize::from(u16::from_be_bytes(*length)), rest)
+        }
+        _ => return None,
+    };
+    let (mask, rest) = rest.split_first_chunk::<4>()?;
+    let (masked, rest) = rest.split_at_checked(length).filter(|_| length <= max_message)?;
+    *input = rest;
+    let mut payload = masked.to_vec();
+    let mut chunks = payload.chunks_exact_mut(4);
+    for chunk in &mut chunks {
+        chunk.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    }
+    chunks.into_remainder().iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    let payload = Bytes::from(payload);
+    Some(if is_text { ByteString::try_from(payload).map(Message::Text).map_err(|_| Lost::Broken) } else { Ok(Message::Binary(payload)) })
 }
 
 /// The stream that tungstenite sees for the length of one read.
