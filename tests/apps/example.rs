@@ -18,6 +18,9 @@ use stickyport::protocol::limits::Limits;
 use stickyport::{Server, Shutdown};
 use tokio::runtime::{self, Runtime};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Times are milliseconds, sizes bytes, as the suites that drive these programs write them.
 #[derive(Debug, Parser)]
 pub struct Flags {

@@ -154,6 +154,9 @@ impl WebSocket {
                 }
                 continue;
             }
+            if input.is_empty() {
+                return Ok(ControlFlow::Continue(()));
+            }
             let before = input.len();
             let mut wire = Wire { input, frame_left: &mut self.frame_left, replies };
             let read = self.context.read(&mut wire);
