@@ -35,7 +35,6 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
     // Whether the task has looked at its clock and its bell since it was last woken.
     let mut has_looked = false;
     loop {
-        session.run();
         let Some(turn) = session.turn(&mut socket) else { break };
         if sleep.deadline() != turn.deadline {
             sleep.as_mut().reset(turn.deadline);
@@ -101,7 +100,7 @@ struct Turn {
 impl Session {
     /// Takes over an upgraded socket, ends a session that has nothing left to say; `None` when it is over.
     fn turn(self: &Arc<Self>, socket: &mut Option<WebSocket>) -> Option<Turn> {
-        let mut state = self.lock();
+        let mut state = self.run();
         if let Some(upgraded) = state.upgraded.take() {
             *socket = Some(upgraded);
         }
@@ -113,9 +112,7 @@ impl Session {
         };
         if needs_no_words && state.machine.is_closing() && state.outbox.is_empty() {
             state.machine.handle_drained();
-            drop(state);
-            self.run();
-            state = self.lock();
+            state = self.run_from(state);
         }
         let (deadline, _) = state.machine.poll_deadline()?;
         let has_backlog = is_websocket && !state.outbox.is_empty();
@@ -139,12 +136,14 @@ fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut
     let Some(socket) = socket else { return };
     let mut replies = Vec::new();
     let result = socket.read(&mut replies, |message| {
-        match decode(session.version(), message) {
+        let is_on = match decode(session.version(), message) {
             Some(packet) => session.receive(packet),
-            None => session.lose(CloseReason::ParseError),
-        }
-        let is_over = session.lock().machine.is_closed();
-        if session.connection().ready() && !is_over { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            None => {
+                session.lose(CloseReason::ParseError);
+                false
+            }
+        };
+        if is_on && session.connection().ready() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if !replies.is_empty() {
         session.push_frames(&replies);

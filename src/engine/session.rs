@@ -295,8 +295,8 @@ impl Session {
         self.state.lock().expect("no code that can panic runs under this lock")
     }
 
-    /// A packet came over the session's transport.
-    pub(super) fn receive(self: &Arc<Self>, packet: Packet) {
+    /// A packet came over the session's transport; `false` says that the session is over.
+    pub(super) fn receive(self: &Arc<Self>, packet: Packet) -> bool {
         let mut state = self.lock();
         let at = |state: &State| state.machine.poll_deadline().map(|(at, _)| at);
         let before = at(&state);
@@ -305,14 +305,14 @@ impl Session {
             // After a pong that came by POST the loop still sleeps until it would have been too late.
             self.wake.notify_one();
         }
-        self.run_from(state);
+        !self.run_from(state).machine.is_closed()
     }
 
     /// The transport is gone.
     pub(super) fn lose(self: &Arc<Self>, reason: CloseReason) {
         let mut state = self.lock();
         state.machine.handle_lost(reason);
-        self.run_from(state);
+        drop(self.run_from(state));
     }
 
     /// Waits while the application is not ready for more.
@@ -360,7 +360,7 @@ impl Session {
             self.flush(&mut state);
         }
         drop(state);
-        self.run();
+        drop(self.run());
         // `2probe` asks for noops earlier than anything that the loop waits for.
         self.wake.notify_one();
         is_upgraded
@@ -382,18 +382,18 @@ impl Session {
         if state.is_candidate(stream) {
             state.machine.handle_candidate_lost();
             drop(state);
-            self.run();
+            drop(self.run());
         }
     }
 
-    /// Tells the application, in order, what the protocol's state has decided, and sends what it wants sent.
-    pub(super) fn run(self: &Arc<Self>) {
-        self.run_from(self.lock());
+    /// Tells the application, in order, what the protocol's state has decided, and sends what it wants sent; the state as it is then.
+    pub(super) fn run(self: &Arc<Self>) -> MutexGuard<'_, State> {
+        self.run_from(self.lock())
     }
 
-    fn run_from<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) {
+    pub(super) fn run_from<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         if state.is_running {
-            return;
+            return state;
         }
         state.is_running = true;
         loop {
@@ -405,7 +405,7 @@ impl Session {
                     continue;
                 }
                 state.is_running = false;
-                return;
+                return state;
             };
             match output {
                 Output::Message(message) => {

@@ -7,6 +7,7 @@ use super::recovery::is_recoverable;
 use super::room::Room;
 use super::socket::Socket;
 use crate::engine::Intake;
+use crate::protocol::limits::Limits;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
@@ -67,13 +68,21 @@ impl Queue {
         }
     }
 
-    fn pop(&self) -> Option<Job> {
+    /// The next job, if one waits, and whether the session is to be read again.
+    fn pop(&self, limits: &Limits) -> (Option<Job>, bool) {
         let mut state = self.lock();
-        let job = state.jobs.pop_front();
-        let bytes = state.bytes.held() - job.as_ref().map_or(0, Job::bytes);
+        let Some(job) = state.jobs.pop_front() else {
+            state.is_running = false;
+            return (None, std::mem::take(&mut state.is_full));
+        };
+        let bytes = state.bytes.held() - job.bytes();
         state.bytes.set(bytes);
-        state.is_running = job.is_some();
-        job
+        let has_room = state.is_full
+            && !state.bytes.is_too_much()
+            && state.jobs.len() <= limits.pending_events / 2
+            && bytes <= limits.pending_event_bytes / 2;
+        state.is_full &= !has_room;
+        (Some(job), has_room)
     }
 
     fn is_cut(&self) -> bool {
@@ -152,20 +161,6 @@ impl Socket {
         }
     }
 
-    fn let_on(&self) {
-        let limits = self.io().limits();
-        let mut state = self.queue().lock();
-        if state.is_full
-            && !state.bytes.is_too_much()
-            && state.jobs.len() <= limits.pending_events / 2
-            && state.bytes.held() <= limits.pending_event_bytes / 2
-        {
-            state.is_full = false;
-            drop(state);
-            self.link().let_on(self.session());
-        }
-    }
-
     /// Does jobs on the caller's task until one has to wait, and that one and the rest on a task of its own.
     fn work(&self, job: Job) {
         let mut next = Some(job);
@@ -191,8 +186,10 @@ impl Socket {
     }
 
     fn next_job(&self) -> Option<Job> {
-        let job = self.queue().pop();
-        self.let_on();
+        let (job, has_room) = self.queue().pop(self.io().limits());
+        if has_room {
+            self.link().let_on(self.session());
+        }
         job
     }
 }
@@ -222,7 +219,12 @@ impl Course {
     fn new(socket: Socket, job: Job) -> Self {
         let stage = match job {
             Job::Connected => Stage::Connect(ConnectContext { socket: socket.clone() }),
-            Job::Event(event, _) => Stage::Any(EventContext { socket: socket.clone(), event }),
+            Job::Event(event, _) => {
+                let behaviour = &socket.live().behaviour;
+                let is_plain = behaviour.any.is_empty() && behaviour.event_middlewares.is_empty();
+                let context = EventContext { socket: socket.clone(), event };
+                if is_plain { Stage::Event(context) } else { Stage::Any(context) }
+            }
             Job::Disconnected(reason) => Stage::Disconnecting(DisconnectContext { socket: socket.clone(), reason }),
         };
         let span = tracing::debug_span!("socket", namespace = socket.namespace(), id = %socket.log_id());

@@ -82,7 +82,7 @@ impl Session {
         .await;
         poll.is_answered = true;
         drop(poll);
-        self.run();
+        drop(self.run());
         answer
     }
 
@@ -102,7 +102,7 @@ impl Session {
         if matches!(state.link, Link::Polling(_)) {
             state.machine.handle_lost(CloseReason::TransportError);
             drop(state);
-            self.run();
+            drop(self.run());
         }
         PollError::Overlap
     }
@@ -138,7 +138,9 @@ impl Session {
     async fn receive_all(self: &Arc<Self>, packets: impl Iterator<Item = Result<Packet, PayloadError>>) {
         for packet in packets {
             match packet {
-                Ok(packet) => self.receive(packet),
+                Ok(packet) => {
+                    self.receive(packet);
+                }
                 Err(error) => {
                     if error == PayloadError::TooManyPackets {
                         self.metrics().limit_packets_per_payload.inc();
@@ -184,7 +186,7 @@ impl Drop for Polling<'_> {
             state.machine.handle_lost(CloseReason::TransportError);
             self.session.drop_backlog(&mut state);
             drop(state);
-            self.session.run();
+            drop(self.session.run());
         }
     }
 }

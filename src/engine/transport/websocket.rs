@@ -222,7 +222,11 @@ fn take_whole(input: &mut &[u8], max_message: usize) -> Option<Result<Message, L
     }
     chunks.into_remainder().iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
     let payload = Bytes::from(payload);
-    Some(if is_text { ByteString::try_from(payload).map(Message::Text).map_err(|_| Lost::Broken) } else { Ok(Message::Binary(payload)) })
+    Some(if is_text {
+        ByteString::try_from(payload).map(Message::Text).map_err(|_| Lost::Broken)
+    } else {
+        Ok(Message::Binary(payload))
+    })
 }
 
 /// The stream that tungstenite sees for the length of one read.
