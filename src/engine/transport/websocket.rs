@@ -154,7 +154,7 @@ impl WebSocket {
                 }
                 continue;
             }
-            if input.is_empty() {
+            if input.is_empty() && self.unfinished == 0 {
                 return Ok(ControlFlow::Continue(()));
             }
             let before = input.len();
