@@ -6,6 +6,7 @@
 mod admission;
 mod driver;
 mod entropy;
+mod headers;
 mod hooks;
 mod intake;
 pub mod options;
@@ -20,6 +21,7 @@ pub use crate::protocol::errors::{BadRequest, CloseReason, ConnectionError};
 pub use crate::protocol::session::TransportKind;
 pub use admission::{Admission, Refusal};
 pub use entropy::Entropy;
+pub use headers::Headers;
 pub use hooks::Hooks;
 pub use intake::{Intake, Overflow};
 pub use options::Options;
@@ -69,8 +71,8 @@ pub trait Connection: Send + Sync + 'static {
 pub struct Handshake {
     /// The protocol that the client speaks.
     pub version: Version,
-    /// Headers, names in lower case.
-    pub headers: http::HeaderMap,
+    /// Its headers.
+    pub headers: Headers,
     /// Query parameters in their order, decoded.
     pub query: Vec<(String, String)>,
     /// Path and query.
@@ -86,7 +88,7 @@ pub struct Handshake {
 impl Handshake {
     /// Whether it came with an Origin header, as browsers send it from other sites.
     pub fn is_cross_domain(&self) -> bool {
-        self.headers.contains_key(http::header::ORIGIN)
+        self.headers.get("origin").is_some()
     }
 }
 

@@ -148,7 +148,7 @@ impl EngineIo {
         let client = self.client(parts, &peer);
         let handshake = Handshake {
             version: Version::of(&query),
-            headers: parts.headers.clone(),
+            headers: (&parts.headers).into(),
             query: query.pairs,
             url: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
             address: client.address(),

@@ -1,8 +1,7 @@
 //! What a socket knows of the request that it came with.
 
-use crate::engine::Session;
+use crate::engine::{Headers, Session};
 use bytestring::ByteString;
-use http::HeaderMap;
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -28,13 +27,13 @@ impl Handshake {
     }
 
     /// The headers of the session's first request.
-    pub fn headers(&self) -> &HeaderMap {
+    pub fn headers(&self) -> &Headers {
         &self.session.request().headers
     }
 
-    /// A header's text, if it has one.
+    /// The text of the first header of that name, in lower case, if it is one.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers().get(name)?.to_str().ok()
+        std::str::from_utf8(self.headers().get(name)?).ok()
     }
 
     /// The first query parameter of that name.
@@ -91,7 +90,7 @@ impl Serialize for Handshake {
         let issued = self.issued.duration_since(UNIX_EPOCH).unwrap_or_default();
         let auth: &RawValue = serde_json::from_str(self.auth_json()).map_err(serde::ser::Error::custom)?;
         let mut map = serializer.serialize_map(Some(9))?;
-        map.serialize_entry("headers", &Headers(self.headers()))?;
+        map.serialize_entry("headers", &Joined(self.headers()))?;
         map.serialize_entry("time", &date(issued.as_secs()))?;
         map.serialize_entry("address", self.address())?;
         map.serialize_entry("xdomain", &self.is_cross_domain())?;
@@ -112,15 +111,19 @@ impl fmt::Debug for Handshake {
 }
 
 /// As Node gives them: one text per name, several values joined.
-struct Headers<'a>(&'a HeaderMap);
+struct Joined<'a>(&'a Headers);
 
-impl Serialize for Headers<'_> {
+impl Serialize for Joined<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.keys().map(|name| {
-            let values = self.0.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-            let separator = if name == http::header::COOKIE { "; " } else { ", " };
-            (name.as_str(), values.collect::<Vec<_>>().join(separator))
-        }))
+        let mut joined: Vec<(&str, String)> = Vec::new();
+        for (name, value) in self.0.iter() {
+            let value = String::from_utf8_lossy(value);
+            match joined.last_mut().filter(|(last, _)| *last == name) {
+                Some((_, values)) => values.extend([if name == "cookie" { "; " } else { ", " }, &value]),
+                None => joined.push((name, value.into_owned())),
+            }
+        }
+        serializer.collect_map(joined)
     }
 }
 

@@ -77,7 +77,7 @@ impl Server {
         headers.append("x-many", "b".parse().expect("a value"));
         let handshake = Handshake {
             version,
-            headers,
+            headers: (&headers).into(),
             query: vec![("EIO".to_owned(), "4".to_owned()), ("a".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())],
             url: "/socket.io/?EIO=4&a=1&a=2".to_owned(),
             address: "192.0.2.1".to_owned(),
