@@ -6,7 +6,7 @@ use std::fmt;
 /// A request's headers, in one piece of memory of their size.
 ///
 /// A `HeaderMap` takes ten times as much, and each value in it keeps all that was read with it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Headers(Box<[u8]>);
 
 impl Headers {

@@ -5,10 +5,10 @@ use crate::node_options::NodeOptions;
 use crate::pipe::{Pipe, object, put};
 use http::header::ORIGIN;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use stickyport::engine::{BadRequest, ConnectionError, Hooks, Version};
+use stickyport::engine::{BadRequest, ConnectionError, Headers, Hooks, Version};
 use stickyport::http::{ListenError, Listeners};
 use stickyport::protocol::eio::handshake::Query;
 use stickyport::protocol::limits::Limits;
@@ -56,7 +56,7 @@ pub fn hooks(pipe: &Pipe, options: &NodeOptions, asked: impl Fn(&Parts) -> Map<S
         let pipe = pipe.clone();
         hooks = hooks.generate_id(move |request| {
             let pipe = pipe.clone();
-            let question = object! { url: request.uri.to_string(), headers: headers(&request.headers) };
+            let question = object! { url: request.uri.to_string(), headers: headers(&(&request.headers).into()) };
             async move {
                 let answer = pipe.answer_to("generateId", question).await;
                 answer["sid"].as_str().map(str::to_owned).ok_or_else(|| answer["error"].to_string())
@@ -84,7 +84,9 @@ fn context(error: &ConnectionError, request: &Parts) -> Map<String, Value> {
         ConnectionError::UnsupportedProtocolVersion => object! { protocol: number(Version::of(&query)) },
         ConnectionError::BadRequest(what) => {
             let mut context = match what {
-                BadRequest::InvalidOrigin => object! { origin: request.headers.get(ORIGIN).map(text) },
+                BadRequest::InvalidOrigin => {
+                    object! { origin: request.headers.get(ORIGIN).map(|origin| text(origin.as_bytes())) }
+                }
                 BadRequest::TransportMismatch(previous) => {
                     let mut context = parameter("transport");
                     put(&mut context, "previousTransport", previous.as_str());
@@ -122,12 +124,20 @@ pub fn query(pairs: Vec<(String, String)>) -> Map<String, Value> {
 }
 
 /// Headers by name; repeated ones in one text, as Node has them.
-pub fn headers(headers: &HeaderMap) -> Map<String, Value> {
-    let value = |name| headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(", ");
-    headers.keys().map(|name| (name.to_string(), value(name).into())).collect()
+pub fn headers(headers: &Headers) -> Map<String, Value> {
+    let mut joined = Map::new();
+    for (name, value) in headers.iter() {
+        match joined.entry(name) {
+            Entry::Vacant(place) => drop(place.insert(text(value).into())),
+            Entry::Occupied(mut place) => {
+                *place.get_mut() = format!("{}, {}", place.get().as_str().unwrap_or_default(), text(value)).into()
+            }
+        }
+    }
+    joined
 }
 
 /// A header's bytes, each for a character, as Node reads them.
-fn text(value: &HeaderValue) -> String {
-    value.as_bytes().iter().map(|byte| char::from(*byte)).collect()
+fn text(value: &[u8]) -> String {
+    value.iter().map(|byte| char::from(*byte)).collect()
 }

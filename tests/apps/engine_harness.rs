@@ -78,7 +78,7 @@ fn asked(request: &Parts) -> Map<String, Value> {
     object! {
         url: request.uri.to_string(),
         method: request.method.as_str(),
-        headers: headers(&request.headers),
+        headers: headers(&(&request.headers).into()),
         query: query(Query::parse(request.uri.query().unwrap_or_default()).pairs),
     }
 }

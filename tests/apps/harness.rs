@@ -89,7 +89,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn asked(request: &Parts) -> Map<String, Value> {
-    object! { url: request.uri.to_string(), headers: headers(&request.headers) }
+    object! { url: request.uri.to_string(), headers: headers(&(&request.headers).into()) }
 }
 
 /// The hub, and a note of each session: some are in no namespace.

@@ -85,7 +85,7 @@ pub async fn open(world: &World, query: &str, over: TransportKind, capacity: usi
     let (parts, ()) = http::Request::new(()).into_parts();
     let sid = world.engine.authorize(&parts, &query).await.expect("everybody may");
     let handshake = Handshake {
-        headers: http::HeaderMap::new(),
+        headers: Default::default(),
         query: query.pairs.clone(),
         url: "/socket.io/".to_owned(),
         address: "192.0.2.1".to_owned(),

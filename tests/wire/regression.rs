@@ -240,7 +240,7 @@ async fn a_handshake_that_is_late_for_the_drain_is_closed_too() {
     server.engine.close_all(Duration::ZERO).await;
     let handshake = Handshake {
         version: Version::V4,
-        headers: http::HeaderMap::new(),
+        headers: Default::default(),
         query: Vec::new(),
         url: String::new(),
         address: "192.0.2.1".to_owned(),

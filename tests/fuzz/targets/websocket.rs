@@ -60,7 +60,7 @@ async fn hear(
     let (server, client) = Memory::pair(if reads { 1 << 20 } else { 1 << 8 });
     let handshake = Handshake {
         version,
-        headers: (&http::HeaderMap::new()).into(),
+        headers: Default::default(),
         query: Vec::new(),
         url: String::new(),
         address: String::new(),
