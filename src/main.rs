@@ -13,6 +13,10 @@ use stickyport::shutdown::{Shutdown, Signals};
 use stickyport::systemd::Systemd;
 use stickyport::{Server, telemetry};
 
+/// Measured against the system's: 5 % fewer instructions for an echo, and memory that comes back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let Loaded { config, unknown_variables } = match cli::start(std::env::args_os()) {
         Ok(loaded) => loaded,

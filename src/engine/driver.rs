@@ -27,7 +27,7 @@ const CLOSE: [u8; 2] = [0x88, 0];
 ///
 /// Its waits: `sleep` for the earliest deadline of the protocol and of the application, `wake` for another task's changes (something to send, an upgrade, an
 /// end), `writable` for room in the kernel while packets wait, `readable` for the client's bytes while the application takes more.
-pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) {
+pub(super) async fn drive(session: Arc<Session>, mut socket: Option<Box<WebSocket>>) {
     let sleep = sleep_until(Instant::now());
     let wake = session.wake.notified();
     tokio::pin!(sleep, wake);
@@ -41,8 +41,8 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
             has_looked = false;
         }
         let is_ready = session.connection().ready();
-        let stream = socket.as_ref().map(WebSocket::stream);
-        let is_stopped = socket.as_ref().is_some_and(WebSocket::is_stopped);
+        let stream = socket.as_ref().map(|socket| socket.stream());
+        let is_stopped = socket.as_ref().is_some_and(|socket| socket.is_stopped());
         // By hand: `select!` would enter the lists of all that it waits for, and leave them again, for every message.
         let woken = poll_fn(|cx| {
             if !mem::take(&mut has_looked) {
@@ -73,13 +73,14 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<WebSocket>) 
             }
         }
         // Others get their turn before more is read; the runtime by itself would let a flood go on for a hundred turns.
-        if socket.as_ref().is_some_and(WebSocket::has_more) {
+        if socket.as_ref().is_some_and(|socket| socket.has_more()) {
             yield_now().await;
             has_looked = false;
         }
     }
     if let Some(socket) = socket {
-        close(&session, &socket, last_words).await;
+        // Apart, because it is as large as all the rest of an idle session's task.
+        Box::pin(close(&session, &socket, last_words)).await;
     }
 }
 
@@ -99,7 +100,7 @@ struct Turn {
 
 impl Session {
     /// Takes over an upgraded socket, ends a session that has nothing left to say; `None` when it is over.
-    fn turn(self: &Arc<Self>, socket: &mut Option<WebSocket>) -> Option<Turn> {
+    fn turn(self: &Arc<Self>, socket: &mut Option<Box<WebSocket>>) -> Option<Turn> {
         let mut state = self.run();
         if let Some(upgraded) = state.upgraded.take() {
             *socket = Some(upgraded);
@@ -132,7 +133,7 @@ impl Session {
 }
 
 /// Hands on the messages of one turn.
-fn read(session: &Arc<Session>, socket: &mut Option<WebSocket>, last_words: &mut &[u8]) {
+fn read(session: &Arc<Session>, socket: &mut Option<Box<WebSocket>>, last_words: &mut &[u8]) {
     let Some(socket) = socket else { return };
     let mut replies = Vec::new();
     let result = socket.read(&mut replies, |message| {
@@ -173,7 +174,7 @@ fn decode(version: Version, message: Message) -> Option<Packet> {
 }
 
 /// Runs a candidate until it has become the session's transport, or is of no use.
-pub(super) async fn probe(session: Arc<Session>, mut socket: WebSocket) {
+pub(super) async fn probe(session: Arc<Session>, mut socket: Box<WebSocket>) {
     let Some(mut cancelled) = session.propose(&socket) else {
         return close(&session, &socket, &CLOSE).await;
     };

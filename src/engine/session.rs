@@ -51,7 +51,7 @@ pub(super) struct State {
     /// A WebSocket that is being probed.
     candidate: Option<Candidate>,
     /// The WebSocket that the loop has to read from now on.
-    pub(super) upgraded: Option<WebSocket>,
+    pub(super) upgraded: Option<Box<WebSocket>>,
     /// A client of protocol 3 that takes no binary data.
     is_base64: bool,
     /// Somebody is telling the application what happened; it will tell the rest as well, in order.
@@ -367,7 +367,7 @@ impl Session {
     }
 
     /// Gives the loop the socket that it has to read from now on; a session that is over has no loop, and gives it back.
-    pub(super) fn hand_over(&self, socket: WebSocket) -> Option<WebSocket> {
+    pub(super) fn hand_over(&self, socket: Box<WebSocket>) -> Option<Box<WebSocket>> {
         let mut state = self.lock();
         if state.machine.is_closed() {
             return Some(socket);

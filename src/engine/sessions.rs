@@ -336,7 +336,7 @@ impl Engine {
 
     /// Opens a session on a WebSocket whose handshake is done; `unread` came with it.
     pub fn open_websocket(self: &Arc<Self>, sid: Sid, admission: Admission, handshake: Handshake, stream: Stream, unread: &[u8]) {
-        let socket = WebSocket::new(stream, unread, self.options.max_payload, self.intake());
+        let socket = Box::new(WebSocket::new(stream, unread, self.options.max_payload, self.intake()));
         let session = Session::new(Arc::clone(self), sid, handshake, Some(&socket));
         // In line before the application can send, and sent after it was told: so nobody hears of a session that the application does not know.
         let greeting = self.greeting(&session);
@@ -352,7 +352,7 @@ impl Engine {
 
     /// Runs a WebSocket that asks to take a polling session over.
     pub async fn upgrade(&self, session: Arc<Session>, stream: Stream, unread: &[u8]) {
-        let socket = WebSocket::new(stream, unread, self.options.max_payload, self.intake());
+        let socket = Box::new(WebSocket::new(stream, unread, self.options.max_payload, self.intake()));
         driver::probe(session, socket).await;
     }
 

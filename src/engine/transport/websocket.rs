@@ -33,7 +33,8 @@ pub(in crate::engine) fn with_read_buffer<T>(read: impl FnOnce(&mut [u8]) -> T) 
 /// The receiving half of a WebSocket connection.
 pub(in crate::engine) struct WebSocket {
     stream: Arc<Stream>,
-    context: WebSocketContext,
+    /// From the first frame on that is not a whole message; it takes more than all the rest.
+    tungstenite: Option<Box<WebSocketContext>>,
     max_message: usize,
     /// Bytes of the current frame that tungstenite has not been given yet.
     frame_left: u64,
@@ -64,15 +65,9 @@ pub(in crate::engine) enum Lost {
 impl WebSocket {
     /// A connection that was just upgraded; `unread` came with the request.
     pub(in crate::engine) fn new(stream: Stream, unread: &[u8], max_message: usize, intake: Intake) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(FRAME_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(max_message))
-            .max_frame_size(Some(max_message));
-        let context = WebSocketContext::new(Role::Server, Some(config));
         Self {
             stream: Arc::new(stream),
-            context,
+            tungstenite: None,
             max_message,
             frame_left: 0,
             unfinished: 0,
@@ -158,8 +153,9 @@ impl WebSocket {
                 return Ok(ControlFlow::Continue(()));
             }
             let before = input.len();
+            let tungstenite = self.tungstenite.get_or_insert_with(|| tungstenite(self.max_message));
             let mut wire = Wire { input, frame_left: &mut self.frame_left, replies };
-            let read = self.context.read(&mut wire);
+            let read = tungstenite.read(&mut wire);
             self.unfinished += before - wire.input.len();
             let message = match read {
                 Ok(tungstenite::Message::Text(text)) => {
@@ -169,7 +165,7 @@ impl WebSocket {
                 Ok(tungstenite::Message::Binary(bytes)) => Message::Binary(bytes),
                 Ok(tungstenite::Message::Close(_)) => {
                     // The answering close frame leaves with this flush.
-                    let _ = self.context.flush(&mut wire);
+                    let _ = tungstenite.flush(&mut wire);
                     return Err(Lost::Closed);
                 }
                 Ok(_) => continue,
@@ -192,6 +188,15 @@ impl std::fmt::Debug for WebSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("WebSocket").field("carry", &self.carry.len()).finish_non_exhaustive()
     }
+}
+
+fn tungstenite(max_message: usize) -> Box<WebSocketContext> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(FRAME_BUFFER)
+        .write_buffer_size(0)
+        .max_message_size(Some(max_message))
+        .max_frame_size(Some(max_message));
+    Box::new(WebSocketContext::new(Role::Server, Some(config)))
 }
 
 /// Takes a message that is one masked frame and all there, as nearly all are: tungstenite, which is given everything else, would copy it three times. `None`
