@@ -10,9 +10,9 @@ use std::fmt;
 pub struct Headers(Box<[u8]>);
 
 impl Headers {
-    /// The value of the first header of that name, in lower case.
+    /// The value of the first header of that name, in whatever case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find_map(|(other, value)| (other == name).then_some(value))
+        self.iter().find_map(|(other, value)| other.eq_ignore_ascii_case(name).then_some(value))
     }
 
     /// Names in lower case and values; those of one name follow each other.

@@ -31,7 +31,7 @@ impl Handshake {
         &self.session.request().headers
     }
 
-    /// The text of the first header of that name, in lower case, if it is one.
+    /// The text of the first header of that name, if it is one.
     pub fn header(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.headers().get(name)?).ok()
     }
