@@ -34,8 +34,7 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<Box<WebSocke
     let mut last_words: &[u8] = &CLOSE;
     // Whether the task has looked at its clock and its bell since it was last woken.
     let mut has_looked = false;
-    loop {
-        let Some(turn) = session.turn(&mut socket) else { break };
+    while let Some(turn) = session.turn(&mut socket) {
         if sleep.deadline() != turn.deadline {
             sleep.as_mut().reset(turn.deadline);
             has_looked = false;
