@@ -5,7 +5,7 @@ use super::event::IntoArgs;
 use super::socket::Socket;
 use crate::protocol::sid::SocketId;
 use crate::protocol::sio::{AckId, Args};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -82,7 +82,8 @@ pub(super) struct Pending(Mutex<Waits>);
 
 #[derive(Default)]
 struct Waits {
-    by_id: HashMap<u64, Wait>,
+    /// In the order in which they were asked for, which is the order in which the end of the socket wakes them.
+    by_id: BTreeMap<u64, Wait>,
     is_closed: bool,
 }
 

@@ -47,6 +47,28 @@ async fn a_socket_that_goes_owes_nothing() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_socket_ends_its_acknowledgements_in_the_order_in_which_they_were_asked_for() {
+    let (_server, client, socket) = pair(Limits::default()).await;
+    let (ended, mut order) = tokio::sync::mpsc::unbounded_channel();
+    for number in 0..20 {
+        let (reply, ended) = (socket.emit_with_ack("x", number), ended.clone());
+        tokio::spawn(async move {
+            assert!(matches!(reply.await, Err(AckError::Disconnected)));
+            ended.send(number).expect("the test waits");
+        });
+    }
+    drop(ended);
+    // They have to wait before they can be woken.
+    tokio::task::yield_now().await;
+    client.say("1").await;
+    let mut seen = Vec::new();
+    while let Some(number) = order.recv().await {
+        seen.push(number);
+    }
+    assert_eq!(seen, (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn who_is_woken_by_the_end_of_a_socket_may_let_go_of_its_other_acknowledgements() {
     struct Holder(std::sync::Mutex<Option<crate::hub::PendingAck>>);
     impl std::task::Wake for Holder {
