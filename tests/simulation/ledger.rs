@@ -1,8 +1,7 @@
 //! What was said and what was heard: the promises that a run is held to, and the trace that tells how it went.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use stickyport::engine::{CloseReason, Session, TransportKind};
@@ -10,9 +9,6 @@ use stickyport::hub::{Broadcast, DisconnectReason, Socket};
 use stickyport::metrics::{Metrics, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-/// Lines of the trace that a failure shows, unless `TAIL` says otherwise.
-const TAIL: usize = 60;
 
 /// A closing session waits so long for the GET that takes its last words, and then looks no further; and a little of ours.
 pub const FAREWELL: Duration = Duration::from_secs(30 + 5);
@@ -57,9 +53,7 @@ impl Ledger {
 /// All that is written down.
 pub struct Books {
     start: Instant,
-    hash: DefaultHasher,
-    tail: VecDeque<String>,
-    tail_length: usize,
+    trace: Vec<String>,
     failure: Option<String>,
     failed: Arc<Notify>,
     sessions: BTreeMap<String, SessionEntry>,
@@ -143,9 +137,7 @@ impl Books {
     fn new(failed: Arc<Notify>) -> Self {
         Self {
             start: Instant::now(),
-            hash: DefaultHasher::new(),
-            tail: VecDeque::new(),
-            tail_length: std::env::var("TAIL").ok().and_then(|length| length.parse().ok()).unwrap_or(TAIL),
+            trace: Vec::new(),
             failure: None,
             failed,
             sessions: BTreeMap::new(),
@@ -166,12 +158,7 @@ impl Books {
             // What is dropped at the end of a broken run tells nothing.
             return;
         }
-        let line = format!("{:>9.3} {line}", self.start.elapsed().as_secs_f64());
-        line.hash(&mut self.hash);
-        if self.tail.len() == self.tail_length {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
+        self.trace.push(format!("{:>9.3} {line}", self.start.elapsed().as_secs_f64()));
     }
 
     /// A promise that is broken ends the run; the first one counts.
@@ -187,12 +174,8 @@ impl Books {
         self.failure.as_deref()
     }
 
-    pub fn tail(&self) -> String {
-        self.tail.iter().fold(String::new(), |tail, line| tail + line + "\n")
-    }
-
-    pub fn hash(&self) -> u64 {
-        self.hash.finish()
+    pub fn trace(&self) -> &[String] {
+        &self.trace
     }
 
     // --- sessions ---
@@ -574,6 +557,8 @@ impl Books {
     pub fn settle(&mut self, metrics: &Metrics) {
         let counter = |(name, _, value)| if let Value::Counter(count) = value { Some((name, count)) } else { None };
         self.counted = metrics.all().into_iter().filter_map(counter).collect();
+        let counted = format!("counted {:?}", self.counted);
+        self.note(format_args!("{counted}"));
         let open = self.sessions.values().find(|entry| entry.closed.is_none()).map(|entry| entry.client.clone());
         self.check(open.is_none(), format_args!("{open:?}: every session ends"));
         let held = self.sessions.values().find(|entry| entry.session.strong_count() > 0).map(|entry| entry.client.clone());
