@@ -1,0 +1,54 @@
+"""Who is where: the nodes of the fleet, and the slots that they have in nginx's pool."""
+
+FIRST_PORT = 3131
+INSTANCES_PER_HOST = 32
+
+
+def nodes(hosts, hostvars):
+    """Every instance that the inventory asks for, sorted by its number in the fleet."""
+    found = []
+    for host in hosts:
+        known = hostvars[host]
+        address = known.get("stickyport_address", known.get("ansible_host"))
+        for instance in range(int(known["stickyport_instances_per_host"])):
+            found.append(node(instance, host, address, int(known["stickyport_host_id"])))
+    return sorted(found, key=lambda each: each["node"])
+
+
+def node(instance, host, address, host_id):
+    """What everybody derives alike from a host's fixed number and an instance's."""
+    return {
+        "node": host_id * INSTANCES_PER_HOST + instance,
+        "host": host,
+        "instance": instance,
+        "address": address,
+        "port": FIRST_PORT + instance,
+    }
+
+
+def slots(kept, live, size=0):
+    """The pool's slots, each the number of a node or None: those that exist stay where they are, new ones take a free place.
+
+    A place is free that nobody ever had, and after these one whose node is not live; only when there is neither does the table grow. A node that
+    comes back finds its own place, so scaling in and out again moves nobody. With another `size` the table is made anew.
+    """
+    kept = list(kept or [])
+    size = int(size)
+    if not kept or (size and size != len(kept)):
+        kept = [None] * max(size, 0 if size else 2 * len(live), len(live))
+    for number in live:
+        if number in kept:
+            continue
+        free = [slot for slot, owner in enumerate(kept) if owner is None] or [slot for slot, owner in enumerate(kept) if owner not in live]
+        if not free:
+            free = [len(kept)]
+            kept.extend([None] * len(kept))
+        kept[free[0]] = number
+    return kept
+
+
+class FilterModule:
+    """What ansible looks for."""
+
+    def filters(self):
+        return {"stickyport_nodes": nodes, "stickyport_node": node, "stickyport_slots": slots}
