@@ -1,0 +1,50 @@
+"""Prints a line for each instance of this host, and one for the releases that it keeps."""
+
+import os
+import re
+import subprocess
+import urllib.request
+
+ROOT = "/opt/stickyport"
+
+
+def main():
+    instances = sorted(map(int, os.listdir(f"{ROOT}/instances"))) if os.path.isdir(f"{ROOT}/instances") else []
+    for number in instances:
+        shown = properties(f"stickyport@{number}.service")
+        release = os.path.basename(os.readlink(f"{ROOT}/instances/{number}"))[:12]
+        metrics = read(f"http://127.0.0.1:{3131 + number}/metrics") if shown["ActiveState"] == "active" else ""
+        node, sessions = (find(pattern, metrics) for pattern in (r'node="(\d+)"', r"^stickyport_sessions (\d+)"))
+        print(
+            f"instance {number} port {3131 + number} node {node}: {shown['ActiveState']} ({shown['SubState']}), release {release}, "
+            f"{sessions} sessions, {shown['NRestarts']} restarts, {shown['StatusText'] or 'no status'}"
+        )
+    kept = sorted(name[:12] for name in os.listdir(f"{ROOT}/releases")) if instances else []
+    print(f"releases {' '.join(kept) or 'none'}, current {link('current')}, previous {link('previous')}")
+
+
+def properties(unit):
+    names = "ActiveState,SubState,NRestarts,StatusText"
+    said = subprocess.run(["systemctl", "show", "--property", names, unit], capture_output=True, text=True).stdout
+    return dict(line.split("=", 1) for line in said.splitlines())
+
+
+def read(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.read().decode()
+    except OSError:
+        return ""
+
+
+def find(pattern, text):
+    found = re.search(pattern, text, re.MULTILINE)
+    return found.group(1) if found else "?"
+
+
+def link(name):
+    path = f"{ROOT}/{name}"
+    return os.path.basename(os.readlink(path))[:12] if os.path.islink(path) else "none"
+
+
+main()
