@@ -9,10 +9,15 @@ def nodes(hosts, hostvars):
     found = []
     for host in hosts:
         known = hostvars[host]
-        address = known.get("stickyport_address", known.get("ansible_host"))
         for instance in range(int(known["stickyport_instances_per_host"])):
-            found.append(node(instance, host, address, int(known["stickyport_host_id"])))
+            found.append(node(instance, host, address(host, hostvars), int(known["stickyport_host_id"])))
     return sorted(found, key=lambda each: each["node"])
+
+
+def address(host, hostvars):
+    """Where the others reach a host: where ansible does, unless the inventory says otherwise; empty if it says nothing at all."""
+    known = hostvars[host]
+    return str(known.get("stickyport_address", known.get("ansible_host", "")))
 
 
 def node(instance, host, address, host_id):
@@ -51,4 +56,4 @@ class FilterModule:
     """What ansible looks for."""
 
     def filters(self):
-        return {"stickyport_nodes": nodes, "stickyport_node": node, "stickyport_slots": slots}
+        return {"stickyport_nodes": nodes, "stickyport_node": node, "stickyport_address": address, "stickyport_slots": slots}

@@ -24,16 +24,21 @@ const TEST_ONLY = ({ folder, status }) => `
 `;
 
 export class Nginx {
-  /** `ports`: one per instance, in the order of the slots; `live`: how many of these are in service; `web`: the shared HTTP port. */
-  constructor(folder, { ports, live = ports.length, web = 1 }) {
-    Object.assign(this, { ports, live, web, folder: join(folder, "nginx"), generation: 0 });
+  /**
+   * `ports`: one per instance, in the order of the slots; `live`: how many of these are in service; `web`: the shared HTTP port;
+   * `variant`: a folder of nginx/variants whose files replace the plain ones, and `edits` what is changed in these, by file.
+   */
+  constructor(folder, { ports, live = ports.length, web = 1, variant, edits = {} }) {
+    Object.assign(this, { ports, live, web, variant, edits, folder: join(folder, "nginx"), generation: 0 });
     mkdirSync(this.folder);
     // Its workers run under another account, and must get through to the folders they buffer in.
     chmodSync(folder, 0o711);
   }
 
   async start() {
-    this.port = await freePorts(2);
+    this.port = await freePorts(4);
+    this.plainPort = this.port + 2;
+    this.healthPort = this.port + 3;
     this.url = `http://127.0.0.1:${this.port}`;
     this.accessLog = join(this.folder, "access.log");
     this.hasIpv6 = await hasIpv6();
@@ -74,6 +79,7 @@ export class Nginx {
     const { folder, port } = this;
     const isRoot = process.getuid() === 0;
     cpSync(join(REPOSITORY, "nginx"), folder, { recursive: true });
+    if (this.variant) cpSync(join(REPOSITORY, "nginx", "variants", this.variant), folder, { recursive: true });
     writeFileSync(join(folder, "test.conf"), TEST_ONLY({ folder, status: port + 1 }));
     writeFileSync(join(folder, "generation.conf"), `return 200 "${this.generation}";\n`);
 
@@ -84,11 +90,14 @@ export class Nginx {
       ["include stickyport.conf;", "include test.conf;\n    include stickyport.conf;"],
     ]);
     this.edit("stickyport/server.conf", [
-      ["listen 80;", `listen 127.0.0.1:${port};`],
-      ["listen [::]:80;", this.hasIpv6 ? `listen [::1]:${port};` : ""],
       ["/var/log/nginx/stickyport-error.log", join(folder, "error.log")],
       ["access_log /var/log/nginx/stickyport.log stickyport;", `access_log ${folder}/shipped.log stickyport;\n    access_log ${folder}/access.log test;`],
     ]);
+    this.edit("stickyport/listen.conf", this.listens(this.variant === "tls" ? 443 : 80, port));
+    if (this.variant === "tls") this.edit("stickyport/redirect.conf", this.listens(80, this.plainPort));
+    if (this.variant === "nlb") this.edit("stickyport/health.conf", this.listens(8079, this.healthPort));
+    for (const [file, replacements] of Object.entries(this.edits)) this.edit(file, replacements);
+    if (this.variant === "unix") return this.useSockets();
     this.edit("stickyport/web.conf", [["127.0.0.1:8080", `127.0.0.1:${this.web}`]]);
     const slots = Array.from({ length: SLOTS }, (_, slot) => slot);
     this.edit(
@@ -102,6 +111,20 @@ export class Nginx {
       "stickyport/owners.conf",
       slots.map((slot) => [`127.0.0.1:${3131 + slot};`, `127.0.0.1:${this.ports[slot] ?? 1};`]),
     );
+  }
+
+  /** The two lines of a port, on the loopback and on another port. */
+  listens(shipped, port) {
+    return [
+      [new RegExp(`listen ${shipped}([^;]*);`), `listen 127.0.0.1:${port}$1;`],
+      [new RegExp(`listen \\[::\\]:${shipped}([^;]*);`), this.hasIpv6 ? `listen [::1]:${port}$1;` : ""],
+    ];
+  }
+
+  /** The sockets of the instances, in the folder of the test. */
+  useSockets() {
+    const sockets = Array.from({ length: SLOTS }, (_, slot) => [`/run/stickyport/${slot}.sock`, join(this.folder, `${slot}.sock`)]);
+    for (const file of ["pool", "owners"]) this.edit(`stickyport/${file}.conf`, sockets);
   }
 
   /** Replaces each of these, and complains where the shipped file no longer has it once. */

@@ -1,0 +1,47 @@
+"""The pool's slots: who has one keeps it."""
+
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "ansible/filter_plugins"))
+import stickyport  # noqa: E402
+
+
+class Slots(unittest.TestCase):
+    def test_the_first_table_has_as_many_free_slots_as_instances(self):
+        self.assertEqual(stickyport.slots([], [0, 1, 32, 33]), [0, 1, 32, 33, None, None, None, None])
+
+    def test_a_new_instance_takes_a_free_slot_and_moves_nobody(self):
+        self.assertEqual(stickyport.slots([0, 32, None, None], [0, 1, 32]), [0, 32, 1, None])
+
+    def test_one_that_comes_back_finds_its_own(self):
+        table = stickyport.slots([0, 1, 32, 33], [0, 32])
+        self.assertEqual(stickyport.slots(table, [0, 1, 32, 33]), [0, 1, 32, 33])
+
+    def test_a_slot_that_was_somebodys_is_taken_last(self):
+        self.assertEqual(stickyport.slots([0, 1, None], [0, 2]), [0, 1, 2])
+        self.assertEqual(stickyport.slots([0, 1], [0, 2]), [0, 2])
+
+    def test_a_full_table_doubles(self):
+        self.assertEqual(stickyport.slots([0, 1], [0, 1, 2]), [0, 1, 2, None])
+
+    def test_another_size_makes_it_anew(self):
+        self.assertEqual(stickyport.slots([5, None, 7, None], [5, 7], 2), [5, 7])
+
+    def test_the_size_that_it_has_changes_nothing(self):
+        self.assertEqual(stickyport.slots([None, 5, None, 7], [5, 7], 4), [None, 5, None, 7])
+
+
+class Nodes(unittest.TestCase):
+    def test_they_are_numbered_over_the_fleet_and_sorted(self):
+        hostvars = {
+            "b": {"stickyport_address": "10.0.0.2", "stickyport_host_id": 0, "stickyport_instances_per_host": 1},
+            "a": {"stickyport_address": "10.0.0.1", "stickyport_host_id": 1, "stickyport_instances_per_host": 2},
+        }
+        found = [(each["node"], each["host"], each["port"]) for each in stickyport.nodes(["a", "b"], hostvars)]
+        self.assertEqual(found, [(0, "b", 3131), (32, "a", 3131), (33, "a", 3132)])
+
+
+if __name__ == "__main__":
+    unittest.main()
