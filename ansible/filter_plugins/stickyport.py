@@ -52,8 +52,14 @@ def slots(kept, live, size=0):
     return kept
 
 
+def chosen(text, host, count):
+    """Which of a host's instances a list such as `app1,app2:3` means."""
+    names = [name.strip() for name in text.split(",")]
+    return [instance for instance in range(int(count)) if host in names or f"{host}:{instance}" in names]
+
+
 class FilterModule:
     """What ansible looks for."""
 
     def filters(self):
-        return {"stickyport_nodes": nodes, "stickyport_node": node, "stickyport_address": address, "stickyport_slots": slots}
+        return {"stickyport_chosen": chosen, "stickyport_nodes": nodes, "stickyport_node": node, "stickyport_address": address, "stickyport_slots": slots}
