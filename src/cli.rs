@@ -1,20 +1,26 @@
 //! The command line: what it says, what it prints, and the exit codes that others may count on.
 
+use crate::check::{self, Inputs};
 use crate::config::{self, Config, Flag, Loaded, Sources};
 use crate::http::listen::ListenError;
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// How the process ends, in the codes of `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// It did what was asked.
+    /// It did what was asked; `check` found nothing.
     Done = 0,
+    /// `check` found warnings.
+    Warnings = 1,
+    /// `check` found errors.
+    Errors = 2,
     /// The command line or the configuration is wrong; nothing was bound. Another start changes nothing.
     Configuration = 64,
     /// A port or a socket is taken by somebody else.
@@ -70,6 +76,8 @@ enum Command {
     PrintConfig(Settings),
     /// Read and check the configuration, bind nothing, exit with 0 or 64
     CheckConfig(Settings),
+    /// Read what is set for the program, nginx, systemd, the kernel and a load balancer, and say what does not fit
+    Check(Check),
 }
 
 #[derive(Debug, Default, Args)]
@@ -86,6 +94,94 @@ struct Settings {
     /// Any setting, as in --set engine.ping_interval=20s; may be repeated, and the last one wins
     #[arg(long, value_name = "TABLE.KEY=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
+}
+
+/// What is not given is not judged.
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXIT_CODES)]
+struct Check {
+    #[command(flatten)]
+    settings: Settings,
+    /// A proxy's nginx: its main file, or what `nginx -T` prints, in a file or from standard input (-); once for each proxy of the fleet
+    #[arg(long, value_name = "FILE")]
+    nginx: Vec<PathBuf>,
+    /// The same of a proxy as it runs before the change, to see whether clients would be placed elsewhere
+    #[arg(long, value_name = "FILE")]
+    nginx_before: Option<PathBuf>,
+    /// A unit file, or a folder of them; drop-ins beside it are read, too
+    #[arg(long, value_name = "PATH")]
+    unit: Vec<PathBuf>,
+    /// The /proc of a host, for what its kernel allows
+    #[arg(long, value_name = "FOLDER")]
+    proc: Option<PathBuf>,
+    /// The load balancer in front of nginx, in TOML: kind, idle_timeout, deregistration_delay, client_address
+    #[arg(long, value_name = "FILE")]
+    balancer: Option<PathBuf>,
+    /// One value of it, as in --balancer-set kind=alb
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    balancer_set: Vec<(String, String)>,
+    /// Clients that are planned for, of the whole fleet; without it capacity is left out
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    clients: u64,
+    /// Print an object for machines
+    #[arg(long)]
+    json: bool,
+    /// Print what must hold, a line for each rule, and read nothing
+    #[arg(long)]
+    rules: bool,
+}
+
+const CHECK_EXIT_CODES: &str = "\
+Exit codes:
+   0  nothing found
+   1  warnings
+   2  errors, of which clients will notice something
+  64  the command line is wrong, or a file that it names cannot be read";
+
+impl Check {
+    fn run(self, before: Settings) -> Exit {
+        if self.rules {
+            return print(&check::table());
+        }
+        let json = self.json;
+        match self.inputs(before).and_then(|inputs| check::run(inputs).map_err(|error| error.to_string())) {
+            Err(what) => {
+                complain(&what);
+                Exit::Configuration
+            }
+            Ok(report) => match print(&if json { report.json() } else { report.text() }) {
+                Exit::Done if report.errors > 0 => Exit::Errors,
+                Exit::Done if report.warnings > 0 => Exit::Warnings,
+                exit => exit,
+            },
+        }
+    }
+
+    fn inputs(self, before: Settings) -> Result<Inputs, String> {
+        let settings = before.then(self.settings);
+        let flags = self.balancer_set.into_iter();
+        let flags = flags.map(|(key, text)| Flag { place: format!("--balancer-set {key}"), key, text }).collect();
+        let read = |path: PathBuf| match read_or_stdin(&path) {
+            Ok(text) => Ok((path, text)),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        };
+        Ok(Inputs {
+            config_file: settings.config.clone(),
+            config: settings.load(),
+            nginx: self.nginx.into_iter().map(read).collect::<Result<_, _>>()?,
+            nginx_before: self.nginx_before.map(read).transpose()?,
+            units: self.unit,
+            proc: self.proc,
+            balancer_place: self.balancer.clone().unwrap_or_else(|| PathBuf::from("--balancer-set")),
+            balancer: config::table(Sources { file: self.balancer, flags, ..Sources::default() })
+                .map_err(|error| error.to_string())?,
+            clients: self.clients,
+        })
+    }
+}
+
+fn read_or_stdin(path: &Path) -> io::Result<String> {
+    if path == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(path) }
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
@@ -132,6 +228,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<Loaded, Ex
     match cli.command {
         None => load(cli.settings),
         Some(Command::Serve(settings)) => load(cli.settings.then(settings)),
+        Some(Command::Check(check)) => Err(check.run(cli.settings)),
         Some(Command::PrintConfig(settings)) => Err(show(&load(cli.settings.then(settings))?, Config::to_toml)),
         Some(Command::CheckConfig(settings)) => Err(show(&load(cli.settings.then(settings))?, summary)),
     }

@@ -18,7 +18,7 @@ use stickyport::{Server, telemetry};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let Loaded { config, unknown_variables } = match cli::start(std::env::args_os()) {
+    let Loaded { config, unknown_variables, .. } = match cli::start(std::env::args_os()) {
         Ok(loaded) => loaded,
         Err(exit) => return exit.into(),
     };

@@ -7,7 +7,7 @@ use crate::http::cors::Cors;
 use crate::http::metrics::Page;
 use crate::http::options::{Cors as CorsOptions, Http as HttpOptions, Metrics as MetricsOptions};
 use crate::http::{EngineIo, Listener, Listeners, connection, own};
-use crate::shutdown::{Phase, Shutdown};
+use crate::shutdown::{GRACE, Phase, Shutdown};
 use axum::Router;
 use http::Request;
 use hyper::body::Incoming;
@@ -23,9 +23,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tower::ServiceExt;
 use tracing::{info, warn};
-
-/// Time for requests in flight and last words, after all sessions were closed; a stop is not to hang on a client that does not read.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// Connections that a port takes before others get their turn.
 const ACCEPTED_A_TURN: u64 = 8;

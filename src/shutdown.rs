@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::watch;
+
+/// Time for requests in flight and last words, after all sessions were closed; a stop is not to hang on a client that does not read.
+pub const GRACE: Duration = Duration::from_secs(5);
 
 /// Where the process stands between its start and its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

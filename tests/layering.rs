@@ -17,7 +17,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("systemd", &["shutdown"]),
     ("config", &["protocol", "engine", "hub", "http", "telemetry"]),
-    ("cli", &["config", "http"]),
+    ("check", &["config", "http", "shutdown"]),
+    ("cli", &["check", "config", "http"]),
     ("server", &["protocol", "engine", "hub", "http", "shutdown"]),
 ];
 
@@ -37,7 +38,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sd_notify", &["http/listen", "systemd"]),
     ("rust_embed", &["http/client_script", "apps"]),
     ("getrandom", &["engine"]),
-    ("regex", &["hub"]),
+    ("regex", &["hub", "check/nginx"]),
     ("rmp", &["protocol/sio"]),
 ];
 

@@ -8,7 +8,7 @@ mod validate;
 
 pub use error::{ConfigError, Problem};
 pub use run_dir::RunDirError;
-pub use sources::{Flag, Sources};
+pub use sources::{Flag, Sources, table};
 
 use crate::http::listen::Plan;
 use crate::http::options::{Cors, Http, Metrics, Ws};
@@ -16,6 +16,7 @@ use crate::options;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::Node;
 use crate::{engine, hub, telemetry};
+use figment::Figment;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,6 +59,14 @@ pub struct Loaded {
     pub config: Config,
     /// Variables with our prefix that name no setting: a typo, or Kubernetes, which injects some.
     pub unknown_variables: Vec<String>,
+    figment: Figment,
+}
+
+impl Loaded {
+    /// Where a setting was written down: a file, a variable or a flag; empty when it is the default.
+    pub fn place(&self, key: &str) -> String {
+        self.figment.find_metadata(key).map_or_else(String::new, |metadata| metadata.name.to_string())
+    }
 }
 
 impl Config {
@@ -66,11 +75,11 @@ impl Config {
     /// # Errors
     /// A source cannot be read, names a setting that does not exist, or sets a value that cannot be used.
     pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
-        let (figment, unknown_variables) = sources.merge()?;
+        let (figment, unknown_variables) = sources.merge::<Self>()?;
         let config: Self = figment.extract().map_err(ConfigError::wrong_value)?;
         let problems = config.problems();
         if problems.is_empty() {
-            return Ok(Loaded { config, unknown_variables });
+            return Ok(Loaded { config, unknown_variables, figment });
         }
         let located =
             problems.into_iter().map(|(key, what)| Problem { place: error::place(figment.find_metadata(key), key), what });

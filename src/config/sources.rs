@@ -1,11 +1,11 @@
 //! Where settings come from, each source checked for keys that do not exist before they are merged.
 
-use super::Config;
 use super::error::{ConfigError, Problem};
 use crate::options::{Describe, Setting};
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider};
+use serde::de::DeserializeOwned;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -35,8 +35,8 @@ pub struct Flag {
 
 impl Sources {
     /// All sources, later ones above earlier ones, and the variables that name no setting.
-    pub(super) fn merge(self) -> Result<(Figment, Vec<String>), ConfigError> {
-        let known = Value::serialize(Config::default()).expect("settings are plain data");
+    pub(super) fn merge<T: Describe>(self) -> Result<(Figment, Vec<String>), ConfigError> {
+        let known = Value::serialize(T::default()).expect("settings are plain data");
         let known = known.as_dict().expect("settings are a table");
         let mut figment = Figment::from(Source { metadata: Metadata::named(""), dict: known.clone() });
         let mut problems = Vec::new();
@@ -46,7 +46,7 @@ impl Sources {
             let place = path.display().to_string();
             let dict = read(path).map_err(|what| ConfigError::one(place.clone(), what))?;
             for key in unknown_keys(&dict, known) {
-                let what = format!("unknown key `{key}`; {}", known_keys(&key));
+                let what = format!("unknown key `{key}`; {}", known_keys::<T>(&key));
                 problems.push(Problem { place: place.clone(), what });
             }
             figment = figment.merge(Source { metadata: Metadata::from(place, &**path), dict });
@@ -62,12 +62,20 @@ impl Sources {
         }
         for Flag { place, key, text } in self.flags {
             match setting(&key, known) {
-                None => problems.push(Problem { place, what: format!("unknown key; {}", known_keys(&key)) }),
+                None => problems.push(Problem { place, what: format!("unknown key; {}", known_keys::<T>(&key)) }),
                 Some(default) => figment = figment.merge(Source::of(place, &key, typed(&text, default))),
             }
         }
         if problems.is_empty() { Ok((figment, unknown_variables)) } else { Err(ConfigError { problems }) }
     }
+}
+
+/// Reads a table that is not among the program's own settings.
+///
+/// # Errors
+/// A source cannot be read, names a key that does not exist, or sets a value that cannot be used.
+pub fn table<T: Describe + DeserializeOwned>(sources: Sources) -> Result<T, ConfigError> {
+    sources.merge::<T>()?.0.extract().map_err(ConfigError::wrong_value)
 }
 
 /// What one place sets.
@@ -124,14 +132,14 @@ fn unknown_keys(dict: &Dict, known: &Dict) -> Vec<String> {
 }
 
 /// What there is where a key was looked for.
-fn known_keys(key: &str) -> String {
-    let table = key.split('.').next().and_then(|name| Config::TABLES.iter().find(|table| table.key == name));
+fn known_keys<T: Describe>(key: &str) -> String {
+    let table = key.split('.').next().and_then(|name| T::TABLES.iter().find(|table| table.key == name));
     let names = |settings: &[Setting]| settings.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ");
     match table {
         Some(table) => format!("[{}] has {}", table.key, names(table.settings)),
         None => {
-            let tables = Config::TABLES.iter().map(|table| format!(", [{}]", table.key));
-            format!("there are {}{}", names(Config::SETTINGS), tables.collect::<String>())
+            let tables = T::TABLES.iter().map(|table| format!(", [{}]", table.key));
+            format!("there are {}{}", names(T::SETTINGS), tables.collect::<String>())
         }
     }
 }
