@@ -78,29 +78,28 @@ impl<S: Member> Index<S> {
 
     /// The members that a target reaches, each once, in the order in which they came.
     pub(super) fn select(&self, target: &Target) -> Vec<S> {
-        let excluded = self.excluded(&target.except);
+        let excluded: Vec<u64> = self.in_any(&target.except).into_iter().map(|(key, _)| *key).collect();
         let is_reached = |(key, member): &(&u64, &S)| excluded.binary_search(key).is_err() && member.is_reached();
         match &*target.rooms {
-            [] => self.entered.iter().filter(is_reached).map(|(_, member)| member.clone()).collect(),
+            [] => gather(self.entered.len(), self.entered.iter().filter(is_reached)),
             [room] => {
-                let members = self.rooms.get(room).into_iter().flat_map(Members::iter);
-                members.filter(is_reached).map(|(_, member)| member.clone()).collect()
+                self.rooms.get(room).map_or_else(Vec::new, |members| gather(members.len(), members.iter().filter(is_reached)))
             }
             rooms => {
-                let members = rooms.iter().filter_map(|room| self.rooms.get(room)).flat_map(Members::iter);
-                let mut members: Vec<_> = members.filter(is_reached).collect();
-                members.sort_unstable_by_key(|(key, _)| **key);
-                members.dedup_by_key(|(key, _)| **key);
-                members.into_iter().map(|(_, member)| member.clone()).collect()
+                let members = self.in_any(rooms);
+                gather(members.len(), members.into_iter().filter(is_reached))
             }
         }
     }
 
-    fn excluded(&self, rooms: &[Room]) -> Vec<u64> {
-        let members = rooms.iter().filter_map(|room| self.rooms.get(room)).flat_map(Members::iter);
-        let mut keys: Vec<u64> = members.map(|(key, _)| *key).collect();
-        keys.sort_unstable();
-        keys
+    /// Who is in any of some rooms, each once, in the order in which they came.
+    fn in_any(&self, rooms: &[Room]) -> Vec<(&u64, &S)> {
+        let rooms = rooms.iter().filter_map(|room| self.rooms.get(room));
+        let mut members = Vec::with_capacity(rooms.clone().map(Members::len).sum());
+        members.extend(rooms.flat_map(Members::iter));
+        members.sort_unstable_by_key(|(key, _)| **key);
+        members.dedup_by_key(|(key, _)| **key);
+        members
     }
 
     /// The rooms that somebody is in.
@@ -108,6 +107,13 @@ impl<S: Member> Index<S> {
         let is_used = |members: &Members<S>| members.iter().any(|(_, member)| member.is_reached());
         self.rooms.iter().filter(|(_, members)| is_used(members)).map(|(room, _)| room.clone()).collect()
     }
+}
+
+/// Clones at most `most` members into a list that does not grow while it is filled.
+fn gather<'a, S: Clone + 'a>(most: usize, members: impl Iterator<Item = (&'a u64, &'a S)>) -> Vec<S> {
+    let mut gathered = Vec::with_capacity(most);
+    gathered.extend(members.map(|(_, member)| member.clone()));
+    gathered
 }
 
 impl<S: Clone> Members<S> {
@@ -127,6 +133,13 @@ impl<S: Clone> Members<S> {
                 members.remove(&key);
                 members.is_empty()
             }
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::One(..) => 1,
+            Self::Many(members) => members.len(),
         }
     }
 

@@ -130,9 +130,12 @@ impl Pipe {
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
-        let wakers = std::mem::take(&mut state.wakers);
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        // Without the lock, which a task may want that is dropped by its waker.
+        while let Some(waker) = state.wakers.pop() {
+            drop(state);
+            waker.wake();
+            state = self.lock();
+        }
         result
     }
 
