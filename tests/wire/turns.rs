@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 use stickyport::engine::CloseReason;
-use stickyport::hub::Namespace;
+use stickyport::hub::{Args, Namespace, Socket};
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -84,6 +84,38 @@ async fn events_that_waited_are_handled_in_turns() {
     server.until(|metrics| metrics.events_received.get() == 901).await;
     first.add_permits(1);
     grows_by_at_most(128, 900, || server.metrics().handler_errors.get()).await;
+}
+
+#[tokio::test]
+async fn an_echo_waits_for_few_events_of_a_flood_that_does_not_end() {
+    for flood in [r#"42["done at once"]"#, r#"42["has to wait"]"#, r#"42["nobody listens"]"#] {
+        let namespace = Namespace::new("/")
+            .on("done at once", || {})
+            .on("has to wait", yield_now)
+            .on("echo", |socket: Socket, args: Args| socket.emit("echo", args));
+        let server = TestServer::socket_io(|_| {}, |builder| builder.namespace(namespace));
+        let mut flooder = write(&server, websocket_request("EIO=4&transport=websocket"));
+        flooder.write_all(&masked(1, b"40")).expect("room");
+        let mut other = server.upgrade("EIO=4&transport=websocket").await.expect("upgraded");
+        other.send("40").await;
+        while !other.text().await.starts_with("40") {}
+        server.until(|metrics| metrics.sockets.get() == 2).await;
+        flooder.set_nonblocking(true).expect("set");
+        let events = masked(1, flood.as_bytes()).repeat(1_000);
+        let mut at = 0;
+        for _ in 0..50 {
+            // More than is handled until the answer comes.
+            while let Ok(written) = flooder.write(&events[at..]) {
+                at = (at + written) % events.len();
+            }
+            let before = server.metrics().events_received.get();
+            other.send(r#"42["echo"]"#).await;
+            assert_eq!(other.text().await, r#"42["echo"]"#);
+            let others = server.metrics().events_received.get() - before - 1;
+            // Four turns: the client has its own on this thread too.
+            assert!((1..=4 * 64).contains(&others), "{flood}: {others}");
+        }
+    }
 }
 
 #[tokio::test]
