@@ -27,6 +27,9 @@ use tracing::debug;
 /// hyper's floor for its read buffer.
 const MIN_BUFFER: usize = 8192;
 
+/// hyper's own bound of the headers of one request.
+const HYPERS_HEADERS: usize = 100;
+
 /// How long a request may be on its way when the port is let go.
 const ON_ITS_WAY: Duration = Duration::from_millis(250);
 
@@ -40,11 +43,14 @@ where
 {
     let _open = Open::count(metrics);
     let phase = Arc::new(AtomicU8::new(HEAD));
+    let deadline = Instant::now() + limits.header_timeout;
     let io = Timed {
         stream,
         phase: Arc::clone(&phase),
-        clock: Box::pin(sleep_until(Instant::now() + limits.header_timeout)),
-        limits: limits.clone(),
+        clock: Box::pin(sleep_until(deadline)),
+        deadline,
+        header_timeout: limits.header_timeout,
+        keep_alive: limits.keep_alive,
         metrics: Arc::clone(metrics),
     };
     let service = service_fn(|request: Request<Incoming>| {
@@ -57,11 +63,11 @@ where
         }
     });
     let mut builder = http1::Builder::new();
-    builder
-        .header_read_timeout(None)
-        .max_headers(limits.headers)
-        .max_header_size(limits.header_bytes)
-        .max_buf_size(limits.header_bytes.max(MIN_BUFFER));
+    builder.header_read_timeout(None).max_header_size(limits.header_bytes).max_buf_size(limits.header_bytes.max(MIN_BUFFER));
+    if limits.headers != HYPERS_HEADERS {
+        // Told, hyper makes its room for headers anew for each request, one by one; its own bound is free.
+        builder.max_headers(limits.headers);
+    }
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -118,8 +124,11 @@ const ANSWERED: u8 = 3;
 pub(super) struct Timed {
     stream: Stream,
     phase: Arc<AtomicU8>,
+    /// Rings at the deadline or before, and is wound up again only then: most requests come and go without touching it.
     clock: Pin<Box<Sleep>>,
-    limits: Limits,
+    deadline: Instant,
+    header_timeout: Duration,
+    keep_alive: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -133,15 +142,28 @@ impl Timed {
         if phase == IDLE { &self.metrics.limit_keep_alive } else { &self.metrics.limit_header_timeout }
     }
 
+    /// Waits for the deadline.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.clock.deadline() > self.deadline {
+            self.clock.as_mut().reset(self.deadline);
+        }
+        loop {
+            ready!(self.clock.as_mut().poll(cx));
+            if self.clock.deadline() >= self.deadline {
+                return Poll::Ready(());
+            }
+            self.clock.as_mut().reset(self.deadline);
+        }
+    }
+
     /// The first written byte of an answer ends its request; every later one shows that the client is still reading it.
     fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let phase = self.phase.load(Relaxed);
         if phase == ANSWERED || (phase == IDLE && result.is_ready()) {
             self.phase.store(IDLE, Relaxed);
-            let deadline = Instant::now() + self.limits.keep_alive;
-            self.clock.as_mut().reset(deadline);
+            self.deadline = Instant::now() + self.keep_alive;
             // hyper has looked for the next request before it wrote the answer, and looks again only when it is woken.
-            let _ = self.clock.as_mut().poll(cx);
+            let _ = self.poll_deadline(cx);
         }
         result
     }
@@ -156,13 +178,12 @@ impl AsyncRead for Timed {
         if result.is_ready() {
             if phase == IDLE && buffer.filled().len() > before {
                 this.phase.store(HEAD, Relaxed);
-                let deadline = Instant::now() + this.limits.header_timeout;
-                this.clock.as_mut().reset(deadline);
+                this.deadline = Instant::now() + this.header_timeout;
             }
             return result;
         }
         if phase == IDLE || phase == HEAD {
-            ready!(this.clock.as_mut().poll(cx));
+            ready!(this.poll_deadline(cx));
             this.limit(phase).inc();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
