@@ -284,7 +284,7 @@ impl Engine {
     ///
     /// # Errors
     /// The application says no, the version is not enabled, or the sid could not be made.
-    pub async fn authorize(&self, request: &Parts, query: &Query) -> Result<Sid, ConnectionError> {
+    pub async fn authorize(&self, request: &Parts, query: &Query<'_>) -> Result<Sid, ConnectionError> {
         if let Some(allow) = &self.hooks.allow_request {
             allow(request).await.map_err(ConnectionError::Forbidden)?;
         }
@@ -304,6 +304,11 @@ impl Engine {
             return Err(BadRequest::IdGeneration.into());
         }
         Ok(Sid::from(sid.as_str()))
+    }
+
+    /// Whether the application adds headers to answers.
+    pub fn adds_headers(&self) -> bool {
+        self.hooks.initial_headers.is_some() || self.hooks.headers.is_some()
     }
 
     /// Adds the application's headers to an answer; `is_initial` for that of a session's first request.

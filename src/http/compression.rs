@@ -2,7 +2,7 @@
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
 use std::io::Write;
 use tokio::task::yield_now;
@@ -10,22 +10,42 @@ use tokio::task::yield_now;
 /// What is compressed before others get their turn.
 const PIECE: usize = 32 * 1024;
 
-/// Compresses `body` if the client takes it and it is larger than `threshold` bytes (0 is never); says so in `answer`.
-pub async fn compress(body: Vec<u8>, threshold: usize, request: &HeaderMap, answer: &mut HeaderMap) -> Vec<u8> {
-    if threshold == 0 || body.len() < threshold {
-        return body;
+/// A coding of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// gzip.
+    Gzip,
+    /// HTTP's "deflate", which is the zlib format (RFC 9110, section 8.4.1.2).
+    Deflate,
+}
+
+impl Coding {
+    /// The one that the client of a request takes.
+    pub fn accepted(request: &HeaderMap) -> Option<Self> {
+        [Self::Gzip, Self::Deflate].into_iter().find(|coding| accepts(request, coding.name()))
     }
-    let level = Compression::fast();
-    // HTTP's "deflate" is the zlib format (RFC 9110, section 8.4.1.2).
-    let (name, compressed) = if accepts(request, "gzip") {
-        ("gzip", write_all(GzEncoder::new(Vec::new(), level), &body).await.finish())
-    } else if accepts(request, "deflate") {
-        ("deflate", write_all(ZlibEncoder::new(Vec::new(), level), &body).await.finish())
-    } else {
-        return body;
-    };
-    answer.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
-    compressed.expect("a vector takes every byte")
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+        }
+    }
+
+    /// What an answer says of it.
+    pub const fn header(self) -> HeaderValue {
+        HeaderValue::from_static(self.name())
+    }
+
+    /// Compresses a body.
+    pub async fn compress(self, body: &[u8]) -> Vec<u8> {
+        let level = Compression::fast();
+        let compressed = match self {
+            Self::Gzip => write_all(GzEncoder::new(Vec::new(), level), body).await.finish(),
+            Self::Deflate => write_all(ZlibEncoder::new(Vec::new(), level), body).await.finish(),
+        };
+        compressed.expect("a vector takes every byte")
+    }
 }
 
 async fn write_all<W: Write>(mut encoder: W, body: &[u8]) -> W {
@@ -56,35 +76,33 @@ mod tests {
     use std::io::Read;
 
     #[tokio::test]
-    async fn a_large_answer_is_compressed_for_a_client_that_takes_it() {
+    async fn what_was_compressed_is_the_same_when_it_is_unpacked() {
         let body = "socket".repeat(1000).into_bytes();
-        for (accepted, coding) in [("gzip, deflate, br", "gzip"), ("deflate", "deflate"), ("gzip;q=0, deflate;q=0.5", "deflate")]
-        {
-            let (compressed, answer) = run(&body, 1024, accepted).await;
-            assert_eq!(answer.get(CONTENT_ENCODING).expect("a coding"), coding);
+        for coding in [Coding::Gzip, Coding::Deflate] {
+            let compressed = coding.compress(&body).await;
             assert!(compressed.len() < body.len() / 10);
             let mut plain = Vec::new();
             let read = match coding {
-                "gzip" => GzDecoder::new(&compressed[..]).read_to_end(&mut plain),
-                _ => ZlibDecoder::new(&compressed[..]).read_to_end(&mut plain),
+                Coding::Gzip => GzDecoder::new(&compressed[..]).read_to_end(&mut plain),
+                Coding::Deflate => ZlibDecoder::new(&compressed[..]).read_to_end(&mut plain),
             };
             read.expect("a whole stream");
             assert_eq!(plain, body);
         }
     }
 
-    #[tokio::test]
-    async fn anything_else_goes_out_as_it_is() {
-        let body = vec![b'a'; 2000];
-        for (threshold, accepted) in [(2001, "gzip"), (0, "gzip"), (1024, "br"), (1024, ""), (1024, "gzip;q=0")] {
-            let (same, answer) = run(&body, threshold, accepted).await;
-            assert_eq!((same.len(), answer.len()), (2000, 0), "{threshold} {accepted}");
+    #[test]
+    fn a_coding_is_one_that_the_client_takes() {
+        for (accepted, coding) in [
+            ("gzip, deflate, br", Some(Coding::Gzip)),
+            ("deflate", Some(Coding::Deflate)),
+            ("gzip;q=0, deflate;q=0.5", Some(Coding::Deflate)),
+            ("br", None),
+            ("", None),
+            ("gzip;q=0", None),
+        ] {
+            let request = [(ACCEPT_ENCODING, HeaderValue::from_static(accepted))].into_iter().collect();
+            assert_eq!(Coding::accepted(&request), coding, "{accepted}");
         }
-    }
-
-    async fn run(body: &[u8], threshold: usize, accepted: &'static str) -> (Vec<u8>, HeaderMap) {
-        let request = [(ACCEPT_ENCODING, HeaderValue::from_static(accepted))].into_iter().collect();
-        let mut answer = HeaderMap::new();
-        (compress(body.to_vec(), threshold, &request, &mut answer).await, answer)
     }
 }

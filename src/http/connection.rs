@@ -55,9 +55,9 @@ where
     };
     let service = service_fn(|request: Request<Incoming>| {
         phase.store(BUSY, Relaxed);
-        let (answer, phase) = (&answer, &phase);
+        let (answer, phase) = (answer(request), &phase);
         async move {
-            let response = answer(request).await;
+            let response = answer.await;
             phase.store(ANSWERED, Relaxed);
             Ok::<_, Infallible>(response.map(|body| body.map_err(io::Error::other)))
         }

@@ -49,13 +49,26 @@ impl Cors {
 
     /// Adds the headers that every answer carries.
     pub fn add_headers(&self, request: &HeaderMap, answer: &mut HeaderMap) {
-        match self.standing(request) {
+        self.add(self.standing(request), request.get(ORIGIN).cloned(), answer);
+    }
+
+    /// Makes an answer's headers of a request's, in the same place; nothing of the request is left.
+    pub fn turn(&self, headers: &mut HeaderMap) {
+        let standing = self.standing(headers);
+        // Copied, because a header of hyper's holds on to the buffer in which it arrived.
+        let origin = headers.get(ORIGIN).and_then(|origin| HeaderValue::from_bytes(origin.as_bytes()).ok());
+        headers.clear();
+        self.add(standing, origin, headers);
+    }
+
+    fn add(&self, standing: Option<Standing>, origin: Option<HeaderValue>, answer: &mut HeaderMap) {
+        match standing {
             Some(Standing::Any) => {
                 answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             }
             Some(Standing::Named) => {
-                if let Some(origin) = request.get(ORIGIN) {
-                    answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                if let Some(origin) = origin {
+                    answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
                 }
                 answer.append(VARY, HeaderValue::from_static("Origin"));
             }
@@ -116,7 +129,8 @@ impl Cors {
 
 /// Adds a header that is a list, unless that is empty.
 fn list(answer: &mut HeaderMap, name: HeaderName, items: &[String]) {
-    if let Ok(value) = HeaderValue::from_str(&items.join(","))
+    if !items.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&items.join(","))
         && !value.is_empty()
     {
         answer.insert(name, value);
@@ -167,6 +181,22 @@ mod tests {
             answer(&["https://a.example"], true, Some("https://c.example")),
             "vary: Origin, access-control-allow-credentials: true"
         );
+    }
+
+    #[test]
+    fn a_requests_own_map_becomes_the_same_answer() {
+        for origins in [&[][..], &["*"], &["https://a.example"]] {
+            for origin in [None, Some("https://a.example"), Some("https://c.example")] {
+                let cors = Cors::new(options(origins, true, false), None);
+                let mut headers = request(origin);
+                headers.insert(HOST, HeaderValue::from_static("b.example"));
+                let asked = headers.clone();
+                assert_eq!(lines(|answer| cors.add_headers(&asked, answer)), {
+                    cors.turn(&mut headers);
+                    lines(|answer| *answer = headers)
+                });
+            }
+        }
     }
 
     #[test]

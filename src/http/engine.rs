@@ -1,7 +1,7 @@
 //! Engine.IO over HTTP: which request opens, polls, posts or upgrades, and how each is answered (wire.md, section A).
 
 use super::client_address::{Client, Networks};
-use super::compression::compress;
+use super::compression::Coding;
 use super::connection::Timed;
 use super::cors::Cors;
 use super::{Answer, client_script, jsonp, plain};
@@ -17,8 +17,8 @@ use crate::reminder::Reminder;
 use bytes::Bytes;
 use bytestring::ByteString;
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE, USER_AGENT, X_XSS_PROTECTION,
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE, USER_AGENT, X_XSS_PROTECTION,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -26,11 +26,16 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tracing::{Instrument, debug, debug_span, warn};
+use tracing::{Instrument, Span, debug, debug_span, warn};
+
+/// Headers that a map has room for which is used again; a larger one would stay with its connection.
+const REUSED: usize = 32;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html");
@@ -100,33 +105,61 @@ impl EngineIo {
     }
 
     /// Answers a request below our path.
-    pub async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Answer {
+    ///
+    /// What can be found out without waiting is found out at once: a request of a session lets go of hyper's buffer before it waits. For hyper listens
+    /// meanwhile whether the client is still there, and would need another buffer for that.
+    pub fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> impl Future<Output = Answer> + Send {
         let is_upgrade = asks_for_websocket(request.headers());
         let on_upgrade = is_upgrade.then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         self.engine.requested(&parts);
-        let mut answer = if parts.method == Method::OPTIONS && self.cors.answers_preflight(&parts.headers) {
+        let (work, span) = if parts.method == Method::OPTIONS && self.cors.answers_preflight(&parts.headers) {
             let mut answer = plain(self.cors.preflight_status(), Bytes::new());
             self.cors.add_preflight_headers(&parts.headers, answer.headers_mut());
-            answer
+            self.cors.add_headers(&parts.headers, answer.headers_mut());
+            (Work::Done(answer), Span::none())
         } else {
-            let served = async {
-                let result = match on_upgrade {
-                    Some(on_upgrade) => self.websocket(&parts, on_upgrade, peer).await,
-                    None => self.polling(&parts, body, peer).await,
-                };
-                result.unwrap_or_else(|refused| self.refuse(&refused, &parts, is_upgrade, &peer))
-            };
-            served.instrument(debug_span!("request", client = self.client(&parts, &peer).address())).await
+            let span = debug_span!("request", client = self.client(&parts, &peer).address());
+            (span.in_scope(|| self.sort(parts, body, on_upgrade, peer)), span)
         };
-        self.cors.add_headers(&parts.headers, answer.headers_mut());
-        answer
+        let answer = async move {
+            match work {
+                Work::Poll { session, script, reply } => self.poll(&session, script, reply).await,
+                Work::Post { session, is_form, reply, body } => self.post(&session, is_form, reply, body).await,
+                Work::Open(answer) => answer.await,
+                Work::Done(answer) => answer,
+            }
+        };
+        answer.instrument(span)
     }
 
-    fn route(&self, parts: &Parts, is_upgrade: bool) -> Result<(Query, Route<Arc<Session>>), ConnectionError> {
+    /// What there is to do for a request.
+    fn sort(&self, parts: Parts, body: Incoming, on_upgrade: Option<OnUpgrade>, peer: Peer) -> Work<'_> {
+        let is_upgrade = on_upgrade.is_some();
+        let (script, session) = match self.route(&parts, is_upgrade) {
+            Ok((query, Route::Session(session))) => (self.script(&query).map(str::to_owned), Some(session)),
+            Ok((_, Route::Handshake(_))) => (None, None),
+            Err(error) => {
+                let answer = self.refuse(&error.into(), &parts, is_upgrade, &peer);
+                return Work::Done(self.reply(parts).with(self, answer));
+            }
+        };
+        match (session, on_upgrade) {
+            (session, Some(on_upgrade)) => Work::Open(Box::pin(self.websocket(parts, session, on_upgrade, peer))),
+            (None, None) => Work::Open(Box::pin(self.open(parts, peer))),
+            (Some(session), None) => match parts.method {
+                Method::GET => Work::Poll { session, script, reply: self.reply(parts) },
+                Method::POST => Work::Post { session, is_form: script.is_some(), reply: self.reply(parts), body },
+                // As the reference answers a method that polling has no use for.
+                _ => Work::Done(self.reply(parts).with(self, plain(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()))),
+            },
+        }
+    }
+
+    fn route<'a>(&self, parts: &'a Parts, is_upgrade: bool) -> Result<(Query<'a>, Route<Arc<Session>>), ConnectionError> {
         let query = parts.uri.query().unwrap_or_default();
         // Decoded, a short parameter takes a hundred times what it takes on the line.
-        if query.split('&').count() > self.engine.limits().query_parameters {
+        if query.bytes().filter(|byte| *byte == b'&').count() >= self.engine.limits().query_parameters {
             self.engine.metrics().limit_query_parameters.inc();
             return Err(BadRequest::TooManyParameters.into());
         }
@@ -139,17 +172,18 @@ impl EngineIo {
     }
 
     /// What a handshake passes: origin, application, version, room; in the reference's order where it has one.
-    async fn admit(&self, parts: &Parts, query: Query, peer: Peer) -> Result<Guest, Refused> {
+    async fn admit(&self, parts: &Parts, peer: Peer) -> Result<Guest, Refused> {
         if self.cors.refuses(&parts.headers) {
             return Err(ConnectionError::Forbidden(String::new()).into());
         }
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
         let sid = self.engine.authorize(parts, &query).await?;
         self.engine.take_turn().await;
         let client = self.client(parts, &peer);
         let handshake = Handshake {
             version: Version::of(&query),
             headers: (&parts.headers).into(),
-            query: query.pairs,
+            query: query.into_owned(),
             url: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
             address: client.address(),
             secure: client.secure,
@@ -163,51 +197,56 @@ impl EngineIo {
         Client::of(peer, &parts.headers, &self.trusted_proxies)
     }
 
-    async fn polling(&self, parts: &Parts, body: Incoming, peer: Peer) -> Result<Answer, Refused> {
-        match self.route(parts, false)? {
-            (query, Route::Handshake(_)) => {
+    /// Opens a session on polling.
+    async fn open(&self, parts: Parts, peer: Peer) -> Answer {
+        let opened = async {
+            let Guest { sid, handshake, admission } = self.admit(&parts, peer).await?;
+            let cookie = self.cookie(&sid);
+            Ok::<_, Refused>((self.engine.open_polling(sid, admission, handshake)?, cookie))
+        };
+        match opened.await {
+            Ok((open, cookie)) => {
+                let query = Query::parse(parts.uri.query().unwrap_or_default());
                 let script = self.script(&query).map(str::to_owned);
-                let Guest { sid, handshake, admission } = self.admit(parts, query, peer).await?;
-                let cookie = self.cookie(&sid);
-                let open = self.engine.open_polling(sid, admission, handshake)?;
-                let mut answer = self.payload(open, script.as_deref(), parts, true).await;
+                let mut answer = self.payload(open, script, self.reply(parts), true).await;
                 if let Some(cookie) = cookie {
                     answer.headers_mut().insert(SET_COOKIE, cookie);
                 }
-                Ok(answer)
+                answer
             }
-            (query, Route::Session(session)) => Ok(match parts.method {
-                Method::GET => match session.poll().await {
-                    Ok(payload) => {
-                        let mut answering = Answering(Some(&session));
-                        let answer = self.payload(payload, self.script(&query), parts, false).await;
-                        answering.0 = None;
-                        answer
-                    }
-                    Err(PollError::Overlap) => plain(StatusCode::BAD_REQUEST, Bytes::new()),
-                    Err(PollError::Gone) => {
-                        let error = ConnectionError::UnknownSid;
-                        refusal(error.status(), error.code(), &error.to_string())
-                    }
-                },
-                Method::POST => self.post(&session, self.script(&query).is_some(), parts, body).await,
-                // As the reference answers a method that polling has no use for.
-                _ => plain(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),
-            }),
+            Err(refused) => {
+                let answer = self.refuse(&refused, &parts, false, &peer);
+                self.reply(parts).with(self, answer)
+            }
         }
     }
 
-    async fn post(&self, session: &Arc<Session>, is_form: bool, parts: &Parts, body: Incoming) -> Answer {
-        let bad_request = || plain(StatusCode::BAD_REQUEST, Bytes::new());
-        let Ok(post) = session.begin_post() else { return bad_request() };
-        let is_binary = parts.headers.get(CONTENT_TYPE) == Some(&OCTETS);
+    async fn poll(&self, session: &Arc<Session>, script: Option<String>, reply: Reply) -> Answer {
+        match session.poll().await {
+            Ok(payload) => {
+                let mut answering = Answering(Some(session));
+                let answer = self.payload(payload, script, reply, false).await;
+                answering.0 = None;
+                answer
+            }
+            Err(PollError::Overlap) => reply.with(self, plain(StatusCode::BAD_REQUEST, Bytes::new())),
+            Err(PollError::Gone) => {
+                let error = ConnectionError::UnknownSid;
+                reply.with(self, refusal(error.status(), error.code(), &error.to_string()))
+            }
+        }
+    }
+
+    async fn post(&self, session: &Arc<Session>, is_form: bool, reply: Reply, body: Incoming) -> Answer {
+        let bad_request = |reply: Reply| reply.with(self, plain(StatusCode::BAD_REQUEST, Bytes::new()));
+        let Ok(post) = session.begin_post() else { return bad_request(reply) };
+        let is_binary = reply.is_octets;
         if is_binary && session.version() == Version::V4 {
             post.break_off();
-            return bad_request();
+            return bad_request(reply);
         }
         let limit = self.engine.options().max_payload;
-        let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        let body = if announced.is_some_and(|length| length > limit as u64) {
+        let body = if reply.announced.is_some_and(|length| length > limit as u64) {
             Err(None)
         } else {
             let read = timeout(self.engine.limits().body_timeout, read(Limited::new(body, limit), self.engine.intake())).await;
@@ -224,15 +263,12 @@ impl EngineIo {
                     if is_form { jsonp::unwrap(&text).unwrap_or_default().into() } else { Message::Text(text) }
                 })
                 .await;
-                let mut answer = plain(StatusCode::OK, Bytes::from_static(b"ok"));
-                answer.headers_mut().insert(CONTENT_TYPE, HTML);
-                answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                self.with_headers(answer, parts, false)
+                reply.with_all(self, HTML, None, Bytes::from_static(b"ok"), false)
             }
             Err(None) => {
                 post.refuse();
                 self.engine.metrics().limit_payload.inc();
-                plain(StatusCode::PAYLOAD_TOO_LARGE, Bytes::new())
+                reply.with(self, plain(StatusCode::PAYLOAD_TOO_LARGE, Bytes::new()))
             }
             Err(Some(status)) => {
                 if status == StatusCode::REQUEST_TIMEOUT {
@@ -241,20 +277,30 @@ impl EngineIo {
                 post.break_off();
                 let mut answer = plain(status, Bytes::new());
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                answer
+                reply.with(self, answer)
             }
         }
     }
 
-    async fn websocket(&self, parts: &Parts, on_upgrade: OnUpgrade, peer: Peer) -> Result<Answer, Refused> {
-        let (query, route) = self.route(parts, true)?;
-        let accept = accept_key(&parts.headers)
-            .filter(|_| parts.method == Method::GET)
-            .ok_or(ConnectionError::from(BadRequest::WebSocketHandshake))?;
-        let (guest, is_initial) = match route {
-            Route::Session(session) => (Err(session), false),
-            Route::Handshake(_) => (Ok(self.admit(parts, query, peer).await?), true),
+    /// Opens a WebSocket: for a new session, or for one that asks to move to it.
+    async fn websocket(&self, parts: Parts, session: Option<Arc<Session>>, on_upgrade: OnUpgrade, peer: Peer) -> Answer {
+        let accept = accept_key(&parts.headers).filter(|_| parts.method == Method::GET);
+        let entered = async {
+            let accept = accept.ok_or(ConnectionError::from(BadRequest::WebSocketHandshake))?;
+            let guest = match session {
+                Some(session) => Err(session),
+                None => Ok(self.admit(&parts, peer).await?),
+            };
+            Ok::<_, Refused>((accept, guest))
         };
+        let (accept, guest) = match entered.await {
+            Ok(entered) => entered,
+            Err(refused) => {
+                let answer = self.refuse(&refused, &parts, true, &peer);
+                return self.reply(parts).with(self, answer);
+            }
+        };
+        let is_initial = guest.is_ok();
         let engine = Arc::clone(&self.engine);
         self.engine.tasks().spawn(async move {
             let upgraded = match on_upgrade.await {
@@ -273,47 +319,58 @@ impl EngineIo {
                 Err(session) => engine.upgrade(session, stream, &socket.read_buf).await,
             }
         });
+        let reply = self.reply(parts);
         let mut answer = plain(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
         let headers = answer.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-        Ok(self.with_headers(answer, parts, is_initial))
+        reply.add_application(self, headers, is_initial);
+        reply.with(self, answer)
     }
 
     /// A polling answer (wire.md A3).
-    async fn payload(&self, payload: Payload, script: Option<&str>, parts: &Parts, is_initial: bool) -> Answer {
+    async fn payload(&self, payload: Payload, script: Option<String>, reply: Reply, is_initial: bool) -> Answer {
         let Payload { body, is_binary, compressible, mut held } = payload;
-        let body = match script {
-            Some(index) if !is_binary => jsonp::wrap(index, &String::from_utf8_lossy(&body)),
+        let mut body = match script {
+            Some(index) if !is_binary => jsonp::wrap(&index, &String::from_utf8_lossy(&body)),
             _ => body,
         };
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(CONTENT_TYPE, if is_binary { OCTETS } else { TEXT });
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let threshold = if compressible { self.engine.options().http_compression } else { 0 };
-        let body = compress(body, threshold, &parts.headers, &mut headers).await;
+        let coding = reply.coding.filter(|_| threshold > 0 && body.len() >= threshold);
+        if let Some(coding) = coding {
+            // In a box, so that the answers which are too small for it have a small future.
+            body = Box::pin(coding.compress(&body)).await;
+        }
         if let Some(held) = &mut held {
             held.recount(body.len());
         }
-        let mut answer = plain(StatusCode::OK, Bytes::from_owner(Outgoing { body, _held: held }));
-        *answer.headers_mut() = headers;
-        self.with_headers(answer, parts, is_initial)
+        let body = Bytes::from_owner(Outgoing { body, _held: held });
+        reply.with_all(self, if is_binary { OCTETS } else { TEXT }, coding, body, is_initial)
     }
 
     /// The index of the function that a JSONP client of protocol 3 has called back.
-    fn script<'a>(&self, query: &'a Query) -> Option<&'a str> {
+    fn script<'a>(&self, query: &'a Query<'_>) -> Option<&'a str> {
         query.get("j").filter(|_| Version::of(query) == Version::V3 && self.cors.allows_scripts())
     }
 
-    fn with_headers(&self, mut answer: Answer, parts: &Parts, is_initial: bool) -> Answer {
-        let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-        if agent.contains("Trident/") {
-            // Internet Explorer takes what a page gets back of its own words for an attack on it.
-            answer.headers_mut().insert(X_XSS_PROTECTION, HeaderValue::from_static("0"));
+    /// Takes from a request what its answer will need.
+    fn reply(&self, mut parts: Parts) -> Reply {
+        let headers = &parts.headers;
+        let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let is_kept = self.engine.adds_headers() || headers.capacity() > REUSED;
+        let mut reply = Reply {
+            is_explorer: agent.contains("Trident/"),
+            is_octets: headers.get(CONTENT_TYPE) == Some(&OCTETS),
+            announced: headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
+            coding: Coding::accepted(headers),
+            headers: if is_kept { HeaderMap::new() } else { mem::take(&mut parts.headers) },
+            request: is_kept.then(|| Box::new(parts)),
+        };
+        if !is_kept {
+            self.cors.turn(&mut reply.headers);
         }
-        self.engine.add_headers(answer.headers_mut(), parts, is_initial);
-        answer
+        reply
     }
 
     fn cookie(&self, sid: &Sid) -> Option<HeaderValue> {
@@ -362,6 +419,74 @@ impl EngineIo {
         if version.as_deref() == Some("3") && self.old_clients.is_due(Instant::now()) {
             let client = self.client(parts, peer).address();
             warn!(client, "a client of Socket.IO 2 was refused: engine.allow_eio3 = true lets such clients in");
+        }
+    }
+}
+
+/// What there is to do for a request.
+enum Work<'a> {
+    Poll {
+        session: Arc<Session>,
+        script: Option<String>,
+        reply: Reply,
+    },
+    Post {
+        session: Arc<Session>,
+        is_form: bool,
+        reply: Reply,
+        body: Incoming,
+    },
+    /// A handshake or an upgrade, in a box because it is large and happens once a session.
+    Open(Pin<Box<dyn Future<Output = Answer> + Send + 'a>>),
+    Done(Answer),
+}
+
+/// What an answer needs of its request.
+struct Reply {
+    /// Those that every answer carries, in the request's own map: hyper takes it back for the next request.
+    headers: HeaderMap,
+    /// The request itself where the application wants to see it; then nothing is in `headers` yet.
+    request: Option<Box<Parts>>,
+    is_explorer: bool,
+    is_octets: bool,
+    announced: Option<u64>,
+    coding: Option<Coding>,
+}
+
+impl Reply {
+    /// An answer to which the application adds nothing.
+    fn with(self, io: &EngineIo, mut answer: Answer) -> Answer {
+        match self.request {
+            Some(request) => io.cors.add_headers(&request.headers, answer.headers_mut()),
+            None => answer.headers_mut().extend(self.headers),
+        }
+        answer
+    }
+
+    /// The answer to a request that did what it was to do.
+    fn with_all(mut self, io: &EngineIo, kind: HeaderValue, coding: Option<Coding>, body: Bytes, is_initial: bool) -> Answer {
+        let mut headers = mem::take(&mut self.headers);
+        headers.insert(CONTENT_TYPE, kind);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(coding) = coding {
+            headers.insert(CONTENT_ENCODING, coding.header());
+        }
+        self.add_application(io, &mut headers, is_initial);
+        if let Some(request) = &self.request {
+            io.cors.add_headers(&request.headers, &mut headers);
+        }
+        let mut answer = plain(StatusCode::OK, body);
+        *answer.headers_mut() = headers;
+        answer
+    }
+
+    fn add_application(&self, io: &EngineIo, headers: &mut HeaderMap, is_initial: bool) {
+        if self.is_explorer {
+            // Internet Explorer takes what a page gets back of its own words for an attack on it.
+            headers.insert(X_XSS_PROTECTION, HeaderValue::from_static("0"));
+        }
+        if let Some(request) = &self.request {
+            io.engine.add_headers(headers, request, is_initial);
         }
     }
 }
@@ -434,7 +559,7 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
         let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
     };
-    names(CONNECTION, "upgrade") && names(UPGRADE, "websocket")
+    names(UPGRADE, "websocket") && names(CONNECTION, "upgrade")
 }
 
 /// RFC 6455, section 4.2.1, items 5 and 6: a key of 16 bytes in base64, and version 13.

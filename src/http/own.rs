@@ -13,6 +13,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use std::pin::Pin;
 use std::sync::Arc;
 use tower::ServiceExt;
 
@@ -31,33 +32,53 @@ impl Routes {
         Self { engine_io, metrics, metrics_allow, fallback }
     }
 
-    /// Answers one request.
-    pub async fn answer(&self, mut request: Request<Incoming>, peer: Peer) -> Response<Either<Full<Bytes>, Body>> {
-        let path = request.uri().path();
-        let answer = if let Some(file) = self.engine_io.below(path) {
-            match self.engine_io.client_script(file, request.headers()) {
-                Some(script) => script,
-                None => self.engine_io.answer(request, peer).await,
+    /// Answers one request; what can be found out without waiting is found out at once, see [`EngineIo::answer`].
+    pub fn answer(&self, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Either<Full<Bytes>, Body>>> {
+        let work = match self.engine_io.below(request.uri().path()) {
+            Some(file) => match self.engine_io.client_script(file, request.headers()) {
+                Some(script) => Work::Done(script.map(Either::Left)),
+                None => Work::EngineIo(self.engine_io.answer(request, peer)),
+            },
+            None => self.beside(request, peer),
+        };
+        async move {
+            match work {
+                Work::EngineIo(answer) => answer.await.map(Either::Left),
+                Work::Application(answer) => answer.await.map(Either::Right),
+                Work::Done(answer) => answer,
             }
-        } else {
-            match path {
-                "/healthz" => health(StatusCode::OK, "ok"),
-                "/readyz" => readiness(&self.engine_io),
-                // To everybody else there is no such page.
-                "/metrics" if metrics::is_allowed(&peer, request.headers(), &self.metrics_allow) => {
-                    let mut answer = plain(StatusCode::OK, Bytes::from(self.metrics.render()));
-                    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+        }
+    }
+
+    /// What is answered beside Engine.IO.
+    fn beside<E>(&self, mut request: Request<Incoming>, peer: Peer) -> Work<E> {
+        let answer = match request.uri().path() {
+            "/healthz" => health(StatusCode::OK, "ok"),
+            "/readyz" => readiness(&self.engine_io),
+            // To everybody else there is no such page.
+            "/metrics" if metrics::is_allowed(&peer, request.headers(), &self.metrics_allow) => {
+                let mut answer = plain(StatusCode::OK, Bytes::from(self.metrics.render()));
+                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                answer
+            }
+            _ => {
+                request.extensions_mut().insert(peer);
+                let answer = self.fallback.clone().oneshot(request);
+                return Work::Application(Box::pin(async move {
+                    let Ok(answer) = answer.await;
                     answer
-                }
-                _ => {
-                    request.extensions_mut().insert(peer);
-                    let Ok(answer) = self.fallback.clone().oneshot(request).await;
-                    return answer.map(Either::Right);
-                }
+                }));
             }
         };
-        answer.map(Either::Left)
+        Work::Done(answer.map(Either::Left))
     }
+}
+
+/// How a request is answered; what waits in an application's own hands is in a box, so that the others have a small future.
+enum Work<E> {
+    EngineIo(E),
+    Application(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+    Done(Response<Either<Full<Bytes>, Body>>),
 }
 
 /// The routes of the shared port round an application's own.

@@ -285,7 +285,7 @@ fn split_query(namespace: ByteString) -> (ByteString, Option<ByteString>) {
 
 /// What a client of protocol 3 says of itself behind a namespace, as the JSON object that later ones send; of repeated keys the last counts, as in the reference.
 pub fn auth_of_query(query: &str) -> ByteString {
-    let object: BTreeMap<String, String> = Query::parse(query).pairs.into_iter().collect();
+    let object: BTreeMap<_, _> = Query::parse(query).pairs.into_iter().collect();
     serde_json::to_string(&object).expect("a map of strings is JSON").into()
 }
 

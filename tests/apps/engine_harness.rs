@@ -79,7 +79,7 @@ fn asked(request: &Parts) -> Map<String, Value> {
         url: request.uri.to_string(),
         method: request.method.as_str(),
         headers: headers(&(&request.headers).into()),
-        query: query(Query::parse(request.uri.query().unwrap_or_default()).pairs),
+        query: query(Query::parse(request.uri.query().unwrap_or_default()).into_owned()),
     }
 }
 

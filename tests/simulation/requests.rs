@@ -70,15 +70,16 @@ pub struct Sender {
 }
 
 impl Sender {
-    fn query(&self, transport: &str) -> Query {
+    fn query(&self, transport: &str) -> String {
         let version = if self.version == Version::V3 { 3 } else { 4 };
-        Query::parse(&format!("EIO={version}&transport={transport}&sid={}", self.sid))
+        format!("EIO={version}&transport={transport}&sid={}", self.sid)
     }
 }
 
 /// Opens a session: the body of the answer over polling, the client's end of the connection over WebSocket.
 pub async fn open(world: &World, query: &str, over: TransportKind, capacity: usize) -> Option<Result<Body, Memory>> {
-    let query = Query::parse(&format!("{query}&transport={}", over.as_str()));
+    let query = format!("{query}&transport={}", over.as_str());
+    let query = Query::parse(&query);
     let is_upgrade = over == TransportKind::WebSocket;
     let checked = Checked { query: &query, is_get: true, is_upgrade, has_bad_origin: false };
     let Ok(Route::Handshake(_)) = world.engine.verify(checked) else { panic!("it names no session") };
@@ -86,7 +87,7 @@ pub async fn open(world: &World, query: &str, over: TransportKind, capacity: usi
     let sid = world.engine.authorize(&parts, &query).await.expect("everybody may");
     let handshake = Handshake {
         headers: Default::default(),
-        query: query.pairs.clone(),
+        query: query.clone().into_owned(),
         url: "/socket.io/".to_owned(),
         address: "192.0.2.1".to_owned(),
         secure: false,
@@ -195,6 +196,7 @@ pub fn upgrade(world: &Arc<World>, sender: &Sender, capacity: usize, there: Dura
 
 fn find(world: &World, sender: &Sender, is_get: bool, is_upgrade: bool) -> Option<Arc<Session>> {
     let query = sender.query(if is_upgrade { "websocket" } else { "polling" });
+    let query = Query::parse(&query);
     match world.engine.verify(Checked { query: &query, is_get, is_upgrade, has_bad_origin: false }) {
         Ok(Route::Session(session)) => Some(session),
         Ok(Route::Handshake(_)) => panic!("it names its session"),

@@ -5,18 +5,19 @@ use crate::protocol::errors::{BadRequest, ConnectionError};
 use crate::protocol::session::TransportKind;
 use crate::protocol::sid::Sid;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The parameters of a request that mean something; of repeated ones the first counts, because nginx routes by the first `sid`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Query {
+pub struct Query<'a> {
     /// Parameters in their order, decoded.
-    pub pairs: Vec<(String, String)>,
+    pub pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
-impl Query {
+impl<'a> Query<'a> {
     /// Reads the part of a URL behind the `?`.
-    pub fn parse(query: &str) -> Self {
+    pub fn parse(query: &'a str) -> Self {
         let pairs = query
             .split('&')
             .filter(|pair| !pair.is_empty())
@@ -29,13 +30,18 @@ impl Query {
     }
 
     /// The first value of one parameter; the others, which may be many, are not decoded.
-    pub fn find(query: &str, key: &str) -> Option<String> {
+    pub fn find(query: &'a str, key: &str) -> Option<Cow<'a, str>> {
         query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| decode(value))
     }
 
     /// The first value of a parameter.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| &**value)
+    }
+
+    /// The parameters, for as long as they are wanted.
+    pub fn into_owned(self) -> Vec<(String, String)> {
+        self.pairs.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect()
     }
 
     /// Whether two `sid`s contradict each other: then a proxy may have routed by the one that we did not look at.
@@ -46,9 +52,9 @@ impl Query {
 }
 
 /// Undoes percent-encoding and `+`, as `URLSearchParams` does; what is no UTF-8 becomes U+FFFD.
-fn decode(text: &str) -> String {
+fn decode(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|b| b == b'%' || b == b'+') {
-        return text.to_owned();
+        return text.into();
     }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -69,14 +75,14 @@ fn decode(text: &str) -> String {
             other => other,
         });
     }
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()).into()
 }
 
 /// What the checks look at.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The query.
-    pub query: &'a Query,
+    pub query: &'a Query<'a>,
     /// Whether the method is GET.
     pub is_get: bool,
     /// Whether the request asks for a WebSocket.
@@ -96,7 +102,7 @@ pub enum Version {
 
 impl Version {
     /// What a request names: anything but `EIO=4` counts as 3.
-    pub fn of(query: &Query) -> Self {
+    pub fn of(query: &Query<'_>) -> Self {
         if query.get("EIO") == Some("4") { Self::V4 } else { Self::V3 }
     }
 }
@@ -232,7 +238,7 @@ mod tests {
     #[test]
     fn a_query_is_decoded_and_never_panics() {
         let query = Query::parse("a=b%20c+d&e&%66=%E2%82%AC&bad=%&worse=%zz&%=é%c3");
-        let read: Vec<_> = query.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let read: Vec<_> = query.pairs.iter().map(|(key, value)| (&**key, &**value)).collect();
         assert_eq!(read, [("a", "b c d"), ("e", ""), ("f", "€"), ("bad", "%"), ("worse", "%zz"), ("%", "é\u{fffd}")]);
     }
 
