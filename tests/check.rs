@@ -194,7 +194,7 @@ fn plants() -> Vec<Plant> {
         line("sid-in-error-log", SERVER, "stickyport-error.log crit;", "stickyport-error.log warn;"),
         line("request-limits", LIMITS, "gzip off;", "limit_conn addresses 20;"),
         line("request-limits", LIMITS, "gzip off;", "limit_req zone=addresses;"),
-        line("mapped-addresses", SERVER, "listen [::]:80;", "listen [::]:80 ipv6only=off;"),
+        line("mapped-addresses", LISTEN, "listen [::]:80;", "listen [::]:80 ipv6only=off;"),
         line("real-ip-anybody", SERVER, "server_tokens off;", "set_real_ip_from 0.0.0.0/0;"),
         line("worker-descriptors", NGINX, "worker_rlimit_nofile 65536;", "worker_rlimit_nofile 16384;"),
         line("watchdog", SERVICE, "WatchdogSec=30", "WatchdogSec=1min"),
@@ -223,9 +223,9 @@ fn plants() -> Vec<Plant> {
         around("watchdog", (SERVICE, "Type=notify"), &[(SERVICE, "WatchdogSec=30\n", "")]),
         around("on-failure", (SERVICE, "Description="), &[(SERVICE, "OnFailure=stickyport-alert@%i.service\n", "")]),
         around("no-instance", (SERVER, "proxy_pass http://stickyport_web"), &[(SETTINGS, "[limits]", "[engine]\npath = \"/rt/\"\n[limits]")]),
-        around("sid-routing", (SERVER, "proxy_pass http://stickyport_pool"), &[(SERVER, "http://$stickyport_backend", "http://stickyport_pool")]).also(&["next-upstream"]),
-        around("next-upstream", (TIMEOUTS, "proxy_next_upstream error"), &[(SERVER, "http://$stickyport_backend", "http://stickyport_pool")]).also(&["sid-routing"]),
-        around("not-sticky", (POOL, "upstream stickyport_pool"), &[(SERVER, "http://$stickyport_backend", "http://stickyport_pool"), (POOL, "ip_hash;", "")]).also(&["next-upstream"]),
+        around("sid-routing", (SERVER, "proxy_pass http://stickyport_pool"), &[(SERVER, "http://$stickyport_backend", "http://stickyport_pool")]).also(&["next-upstream", "upstream-keepalive"]),
+        around("next-upstream", (TIMEOUTS, "proxy_next_upstream error"), &[(SERVER, "http://$stickyport_backend", "http://stickyport_pool")]).also(&["sid-routing", "upstream-keepalive"]),
+        around("not-sticky", (POOL, "upstream stickyport_pool"), &[(SERVER, "http://$stickyport_backend", "http://stickyport_pool"), (POOL, "ip_hash;", "")]).also(&["next-upstream", "upstream-keepalive"]),
         around("pool-hash", (POOL, "upstream stickyport_pool"), &[(POOL, "ip_hash;", "")]),
         around("no-live-slot", (POOL, "upstream stickyport_pool"), &[(POOL, ":3131 max_fails=2", ":3131 down"), (POOL, ":3132 max_fails=2", ":3132 down"), (POOL, ":3133 max_fails=2", ":3133 down"), (POOL, ":3134 max_fails=2", ":3134 down")]),
         around("slots", (POOL, "upstream stickyport_pool"), &[(POOL, ":3132 max_fails=2", ":3132 down"), (POOL, ":3133 max_fails=2", ":3133 down"), (POOL, ":3134 max_fails=2", ":3134 down")]),
@@ -243,8 +243,8 @@ fn plants() -> Vec<Plant> {
         around("deregistration", (SERVICE, "TimeoutStopSec=45"), &[REAL_IP, (BALANCER, "kind = \"none\"", "kind = \"alb\"\nderegistration_delay = \"40s\"")]),
         around("real-ip", (SERVER, "server {"), &[ALB]),
         around("real-ip", (SERVER, "server {"), &[]).with(&["--balancer-set", "kind=clb"]),
-        around("proxy-protocol", (SERVER, "listen 80;"), &[SPEAKS_PROXY, (SERVER, "server_tokens off;", "set_real_ip_from 10.0.0.0/16; real_ip_header proxy_protocol;")]),
-        around("proxy-protocol", (SERVER, "listen 80 proxy_protocol"), &[NLB, (SERVER, "listen 80;", "listen 80 proxy_protocol;")]),
+        around("proxy-protocol", (LISTEN, "listen 80;"), &[SPEAKS_PROXY, (SERVER, "server_tokens off;", "set_real_ip_from 10.0.0.0/16; real_ip_header proxy_protocol;")]),
+        around("proxy-protocol", (LISTEN, "listen 80 proxy_protocol"), &[NLB, (LISTEN, "listen 80;", "listen 80 proxy_protocol;")]),
         around("worker-connections", (NGINX, "worker_connections"), &[(SERVICE, "LimitNOFILE=131072", "LimitNOFILE=200000")]).with(&["--clients", "50000"]),
         around("ephemeral-ports", (POOL, "server 127.0.0.1:3131"), &[(NGINX, "worker_connections 20480", "worker_connections 100000"), (NGINX, "worker_rlimit_nofile 65536", "worker_rlimit_nofile 200000")]).with(&["--clients", "90000"]),
         around("descriptors", (SERVICE, "LimitNOFILE=4000"), &[(SERVICE, "LimitNOFILE=131072", "LimitNOFILE=4000")]).with(&["--clients", "15000"]),
@@ -260,6 +260,7 @@ fn plants() -> Vec<Plant> {
 
 const NGINX: &str = "nginx/nginx.conf";
 const SERVER: &str = "nginx/stickyport/server.conf";
+const LISTEN: &str = "nginx/stickyport/listen.conf";
 const TIMEOUTS: &str = "nginx/stickyport/timeouts.conf";
 const POOL: &str = "nginx/stickyport/pool.conf";
 const OWNERS: &str = "nginx/stickyport/owners.conf";

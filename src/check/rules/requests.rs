@@ -91,8 +91,13 @@ pub(super) fn connection_close(setup: &Setup<'_>) -> Vec<Found> {
 
 pub(super) fn upstream_keepalive(setup: &Setup<'_>) -> Vec<Found> {
     let sites = setup.sites();
-    let upstreams = sites.iter().flat_map(Ours::upstreams).filter(|upstream| upstream.own("keepalive").is_none());
-    upstreams
+    // Not where only handshakes go: on a kept connection to a host that has vanished one of these waits for proxy_read_timeout.
+    let polled = sites.iter().flat_map(|ours| {
+        let pool = ours.pool().filter(|_| !ours.site.route.owners.is_empty()).map(|pool| pool.name);
+        ours.upstreams().into_iter().filter(move |upstream| Some(upstream.name) != pool)
+    });
+    polled
+        .filter(|upstream| upstream.own("keepalive").is_none())
         .map(|upstream| Found {
             place: upstream.block.place.clone(),
             value: format!("upstream {} without keepalive", upstream.name),
