@@ -33,9 +33,10 @@ impl Systemd {
         Self { socket: socket.map(Arc::new), watchdog: sd_notify::watchdog_enabled() }
     }
 
-    /// How often it wants a [beat](Self::beat): twice in the time after which it kills, as `sd_watchdog_enabled(3)` advises.
+    /// How often to give it a [beat](Self::beat): three times in the time after which it kills. `sd_watchdog_enabled(3)` advises twice, for beats that are
+    /// never lost.
     pub fn beat_interval(&self) -> Option<Duration> {
-        self.watchdog.map(|time| time / 2).filter(|interval| !interval.is_zero())
+        self.watchdog.map(|time| time / 3).filter(|interval| !interval.is_zero())
     }
 
     /// Says that the process is alive; to be called by what must not stand still.

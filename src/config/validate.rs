@@ -110,6 +110,9 @@ impl Config {
             problems.check(key, number > 0, || "must be more than 0".to_owned());
         }
         problems.check("limits.header_bytes", limits.header_bytes >= LEAST_HEADER_BYTES, || "must be at least 8KiB".to_owned());
+        problems.check("limits.inbound_bytes", limits.inbound_bytes / 2 >= self.engine.max_payload, || {
+            "must be at least twice engine.max_payload: a message may count as it comes in and as it waits".to_owned()
+        });
         problems.check("limits.outbound_bytes", limits.outbound_bytes >= limits.outbox_bytes, || {
             "must be at least limits.outbox_bytes, what one session may take of it".to_owned()
         });

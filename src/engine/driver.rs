@@ -78,8 +78,11 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<Box<WebSocke
         }
     }
     if let Some(socket) = socket {
+        // What it has read and cannot hand on any more goes at once.
+        let stream = Arc::clone(socket.stream());
+        drop(socket);
         // Apart, because it is as large as all the rest of an idle session's task.
-        Box::pin(close(&session, &socket, last_words)).await;
+        Box::pin(close(&session, &stream, last_words)).await;
     }
 }
 
@@ -175,14 +178,14 @@ fn decode(version: Version, message: Message) -> Option<Packet> {
 /// Runs a candidate until it has become the session's transport, or is of no use.
 pub(super) async fn probe(session: Arc<Session>, mut socket: Box<WebSocket>) {
     let Some(mut cancelled) = session.propose(&socket) else {
-        return close(&session, &socket, &CLOSE).await;
+        return close(&session, socket.stream(), &CLOSE).await;
     };
     loop {
         let stream = Arc::clone(socket.stream());
         let is_stopped = socket.is_stopped();
         tokio::select! {
             biased;
-            _ = &mut cancelled => return close(&session, &socket, &CLOSE).await,
+            _ = &mut cancelled => return close(&session, socket.stream(), &CLOSE).await,
             _ = stream.readable(), if !is_stopped => {}
             () = std::future::ready(()), if is_stopped => {}
         }
@@ -198,7 +201,7 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: Box<WebSocket>) {
         if is_upgraded {
             match session.hand_over(socket) {
                 None => session.wake.notify_one(),
-                Some(socket) => close(&session, &socket, &CLOSE).await,
+                Some(socket) => close(&session, socket.stream(), &CLOSE).await,
             }
             return;
         }
@@ -216,8 +219,7 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: Box<WebSocket>) {
 }
 
 /// Says the last words on a socket that carries nothing more.
-async fn close(session: &Session, socket: &WebSocket, last_words: &[u8]) {
-    let stream = socket.stream();
+async fn close(session: &Session, stream: &Arc<Stream>, last_words: &[u8]) {
     let mut outbox = {
         let mut state = session.lock();
         let is_ours = matches!(&state.link, Link::WebSocket(ours) if Arc::ptr_eq(ours, stream));

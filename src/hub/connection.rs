@@ -97,6 +97,7 @@ impl Link {
     fn take_all(&self) -> Vec<Socket> {
         let mut state = self.lock();
         state.is_closed = true;
+        state.incoming.set(0);
         let sockets = state.client.leave_all();
         drop(state);
         self.gone.notify_waiters();
@@ -182,10 +183,8 @@ impl Connection for Link {
             }
             let bytes = state.incoming.held() + message.len();
             let output = state.client.handle_message(message);
-            let room = match output {
-                Some(_) => state.incoming.hold(0),
-                None => state.incoming.hold(bytes),
-            };
+            let waits = state.client.is_partial();
+            let room = state.incoming.hold(if waits { bytes } else { 0 });
             (output, bytes, room)
         };
         if room.is_err() {

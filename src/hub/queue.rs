@@ -155,9 +155,10 @@ impl Socket {
         let is_too_much = state.jobs.len() >= limits.pending_events || state.bytes.held() >= limits.pending_event_bytes;
         if !state.is_full && (is_too_much || state.bytes.is_too_much()) {
             state.is_full = true;
-            drop(state);
-            self.io().metrics().limit_pending_events.inc();
+            // Under the lock, so that whoever makes room lets on what is held back already.
             self.link().hold_back();
+            let metrics = self.io().metrics();
+            if is_too_much { metrics.limit_pending_events.inc() } else { metrics.limit_inbound.inc() }
         }
     }
 

@@ -128,6 +128,11 @@ impl<S: Clone + PartialEq> Client<S> {
         }
     }
 
+    /// Whether a packet waits for its attachments.
+    pub fn is_partial(&self) -> bool {
+        self.decoder.is_partial()
+    }
+
     /// Takes a message; `None` says that nothing is to be done now.
     pub fn handle_message(&mut self, message: Message) -> Option<Output<S>> {
         let first = (self.next_attempt == 0).then(|| message.clone());
@@ -244,6 +249,7 @@ impl<S: Clone + PartialEq> Client<S> {
     /// The session is over: takes out everything that the client was in, in the order in which it came.
     pub fn leave_all(&mut self) -> Vec<S> {
         self.connect_by = None;
+        self.decoder.forget();
         let places = std::mem::take(&mut self.places).into_iter();
         places.filter_map(|(_, place)| if let Place::Joined(socket) = place { Some(socket) } else { None }).collect()
     }

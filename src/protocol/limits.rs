@@ -44,8 +44,8 @@ options! {
         /// begins anew; 0 recovers nobody. Nobody is sent more than `outbox_bytes` of them.
         #[serde(with = "options::size")]
         pub recovery_bytes: usize = 64 * 1024 * 1024,
-        /// Bytes of messages that are not whole yet or wait for a handler, of all sessions of this instance; beyond it one that holds more than 16 KiB
-        /// and asks for more is closed.
+        /// Bytes of messages that are not whole yet or wait for a handler, of all sessions of this instance; beyond it a session that holds more than
+        /// 16 KiB and brings more is closed, or not read where a handler is waited for. A POST counts until all in it has been taken.
         #[serde(with = "options::size")]
         pub inbound_bytes: usize = 1024 * 1024 * 1024,
         /// Bytes of a request's line and headers together.

@@ -263,13 +263,17 @@ async fn what_waits_for_handlers_and_for_attachments_is_bounded_over_all_clients
         client.send(&format!(r#"42["message","{long}"]"#)).await;
     }
     // Nothing is lost, and whoever holds much waits.
-    server.until(|metrics| metrics.limit_pending_events.get() > 0).await;
+    server.until(|metrics| metrics.limit_inbound.get() == 1).await;
     let mut greedy = connected(&server).await;
     greedy.send(r#"452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#).await;
     greedy.send_frame(2, long.as_bytes()).await;
     assert_ended(&mut greedy).await;
-    assert_eq!(server.metrics().limit_inbound.get(), 1);
+    assert_eq!(server.metrics().limit_inbound.get(), 2);
     let mut modest = connected(&server).await;
+    // Whole, and nobody waits for it: nothing is held.
+    modest.send(&format!(r#"43["{long}"]"#)).await;
+    modest.send_frame(9, b"hi").await;
+    assert_eq!(modest.frame().await, Frame::Pong(b"hi".to_vec()));
     modest.send(r#"42["release",2]"#).await;
     for client in [&mut one, &mut two] {
         assert_eq!(client.text().await, r#"42["done",0]"#);

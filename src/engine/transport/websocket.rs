@@ -38,7 +38,9 @@ pub(in crate::engine) struct WebSocket {
     max_message: usize,
     /// Bytes of the current frame that tungstenite has not been given yet.
     frame_left: u64,
-    /// Bytes that it has been given since the last whole message.
+    /// Whether that is a control frame, which is gone when it is whole.
+    is_control: bool,
+    /// Bytes that it has been given of a message that is not whole yet.
     unfinished: usize,
     /// Counts those and `carry`.
     intake: Intake,
@@ -70,6 +72,7 @@ impl WebSocket {
             tungstenite: None,
             max_message,
             frame_left: 0,
+            is_control: false,
             unfinished: 0,
             intake,
             carry: Bytes::copy_from_slice(unread),
@@ -116,7 +119,8 @@ impl WebSocket {
             self.carry =
                 if self.is_stopped && !joined.is_empty() { joined.slice_ref(input) } else { Bytes::copy_from_slice(input) };
             let flow = flow?;
-            self.intake.hold(self.unfinished + self.carry.len()).map_err(|Overflow| Lost::Overflow)?;
+            // Headers count, so that no number of empty fragments is for nothing; but more than a message nobody holds.
+            self.intake.hold(self.unfinished.min(self.max_message) + self.carry.len()).map_err(|Overflow| Lost::Overflow)?;
             // The end is met again at the next read if messages still stand before it.
             match (flow, end) {
                 (ControlFlow::Continue(()), Some(lost)) => Err(lost),
@@ -141,23 +145,20 @@ impl WebSocket {
         on_message: &mut impl FnMut(Message) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Lost> {
         for _ in 0..FRAMES_A_TURN {
-            if self.unfinished == 0
-                && let Some(message) = take_whole(input, self.max_message)
-            {
+            let is_between = self.unfinished == 0 && self.frame_left == 0;
+            if is_between && let Some(message) = take_whole(input, self.max_message) {
                 if on_message(message?).is_break() {
                     break;
                 }
                 continue;
             }
-            if input.is_empty() && self.unfinished == 0 {
+            if is_between && input.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
-            let before = input.len();
             let tungstenite = self.tungstenite.get_or_insert_with(|| tungstenite(self.max_message));
-            let mut wire = Wire { input, frame_left: &mut self.frame_left, replies };
-            let read = tungstenite.read(&mut wire);
-            self.unfinished += before - wire.input.len();
-            let message = match read {
+            let Self { frame_left, is_control, unfinished, .. } = self;
+            let mut wire = Wire { input, frame_left, is_control, unfinished, replies };
+            let message = match tungstenite.read(&mut wire) {
                 Ok(tungstenite::Message::Text(text)) => {
                     // tungstenite has just checked it; the second look costs less than an unsafe block is worth.
                     Message::Text(ByteString::try_from(Bytes::from(text)).map_err(|_| Lost::Broken)?)
@@ -168,14 +169,20 @@ impl WebSocket {
                     let _ = tungstenite.flush(&mut wire);
                     return Err(Lost::Closed);
                 }
-                Ok(_) => continue,
+                Ok(_) => {
+                    // The pong leaves with this flush.
+                    let _ = tungstenite.flush(&mut wire);
+                    continue;
+                }
                 Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(ControlFlow::Continue(()));
                 }
                 Err(tungstenite::Error::Capacity(_)) => return Err(Lost::TooLarge),
                 Err(_) => return Err(Lost::Broken),
             };
+            // From here on it counts where it waits.
             self.unfinished = 0;
+            self.intake.set(0);
             if on_message(message).is_break() {
                 break;
             }
@@ -238,6 +245,8 @@ fn take_whole(input: &mut &[u8], max_message: usize) -> Option<Result<Message, L
 struct Wire<'a, 'b> {
     input: &'a mut &'b [u8],
     frame_left: &'a mut u64,
+    is_control: &'a mut bool,
+    unfinished: &'a mut usize,
     replies: &'a mut Vec<u8>,
 }
 
@@ -245,6 +254,8 @@ impl Read for Wire<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if *self.frame_left == 0 {
             *self.frame_left = frame_length(self.input).ok_or(io::ErrorKind::WouldBlock)?;
+            // RFC 6455, section 5.5: the opcodes from 8 on.
+            *self.is_control = self.input.first().is_some_and(|first| first & 0x08 != 0);
         }
         let left = usize::try_from(*self.frame_left).unwrap_or(usize::MAX);
         let count = left.min(self.input.len()).min(buffer.len());
@@ -255,6 +266,9 @@ impl Read for Wire<'_, '_> {
         buffer[..count].copy_from_slice(now);
         *self.input = rest;
         *self.frame_left -= count as u64;
+        if !*self.is_control {
+            *self.unfinished += count;
+        }
         Ok(count)
     }
 }
@@ -293,10 +307,19 @@ mod tests {
     proptest! {
         #[test]
         fn frames_cut_anywhere_give_the_same_messages(
-            texts in prop::collection::vec("[ -~]{0,300}", 1..12),
+            texts in prop::collection::vec(("[ -~]{0,300}", 0_usize..4), 1..12),
             cuts in prop::collection::vec(1_usize..600, 1..20),
         ) {
-            let bytes: Vec<u8> = texts.iter().flat_map(|text| masked(1, text.as_bytes())).collect();
+            let frames = |(text, form): &(String, usize)| {
+                let (first, second) = text.as_bytes().split_at(text.len() / 2);
+                match form {
+                    0 => masked(1, text.as_bytes()),
+                    1 => masked(2, text.as_bytes()),
+                    2 => [masked(9, b"hi"), masked(1, text.as_bytes())].concat(),
+                    _ => [vec![0x01], masked(1, first)[1..].to_vec(), masked(9, b"hi"), masked(0, second)].concat(),
+                }
+            };
+            let bytes: Vec<u8> = texts.iter().flat_map(frames).collect();
             let mut read = Vec::new();
             let mut socket = Pieces::new();
             let mut rest = &bytes[..];
@@ -306,8 +329,14 @@ mod tests {
                 rest = later;
                 if rest.is_empty() { break; }
             }
-            let expected: Vec<_> = texts.iter().map(|text| Message::from(text.as_str())).collect();
+            let expected: Vec<_> = texts
+                .iter()
+                .map(|(text, form)| if *form == 1 { Bytes::copy_from_slice(text.as_bytes()).into() } else { Message::from(text.as_str()) })
+                .collect();
             prop_assert_eq!(read, expected);
+            let pings = texts.iter().filter(|(_, form)| *form >= 2).count();
+            prop_assert_eq!(socket.replies, [0x8a, 2, b'h', b'i'].repeat(pings));
+            prop_assert_eq!((socket.socket.unfinished, socket.socket.frame_left), (0, 0));
         }
 
         #[test]

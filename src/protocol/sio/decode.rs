@@ -72,6 +72,16 @@ impl Decoder {
         Self { parser, max_attachments, partial: None }
     }
 
+    /// Whether a packet waits for its attachments.
+    pub const fn is_partial(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// Drops what has come of a packet: nobody waits for the rest.
+    pub fn forget(&mut self) {
+        self.partial = None;
+    }
+
     /// Takes a text message; `None` says that attachments are due.
     ///
     /// # Errors
