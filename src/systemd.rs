@@ -123,9 +123,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_told_twice_in_the_time_that_it_waits() {
+    fn it_is_told_three_times_in_the_time_that_it_waits() {
         let watched = |watchdog| Systemd { socket: None, watchdog }.beat_interval();
-        assert_eq!(watched(Some(Duration::from_secs(30))), Some(Duration::from_secs(15)));
+        assert_eq!(watched(Some(Duration::from_secs(30))), Some(Duration::from_secs(10)));
         assert_eq!(watched(Some(Duration::ZERO)), None);
         assert_eq!(watched(None), None);
     }

@@ -227,6 +227,10 @@ fn take_whole(input: &mut &[u8], max_message: usize) -> Option<Result<Message, L
     let (mask, rest) = rest.split_first_chunk::<4>()?;
     let (masked, rest) = rest.split_at_checked(length).filter(|_| length <= max_message)?;
     *input = rest;
+    if is_text && masked == [b'3' ^ mask[0]] {
+        // The pong of a quiet client, for which nothing is allocated.
+        return Some(Ok(Message::Text(ByteString::from_static("3"))));
+    }
     let mut payload = masked.to_vec();
     let mut chunks = payload.chunks_exact_mut(4);
     for chunk in &mut chunks {
