@@ -1,4 +1,5 @@
-//! WebSocket over a socket whose bytes stay ours: tungstenite reads at most the rest of one frame, and what it writes goes to the outbox.
+//! WebSocket over a socket whose bytes stay ours: whole messages are taken at once, tungstenite reads at most the rest of one frame of what is left, and what it
+//! writes goes to the outbox.
 
 use crate::engine::stream::Stream;
 use crate::engine::{Intake, Overflow};
