@@ -8,8 +8,9 @@ mod idle;
 mod polling;
 mod threads;
 
-use crate::server::{Kind, Spent};
+use crate::server::{Kind, Server, Spent, Window};
 use crate::table::{Figure, Unit};
+use crate::websocket::Clients;
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use std::io;
@@ -69,6 +70,21 @@ impl Workload {
             Self::Threads => threads::run(kind, length),
         }
     }
+}
+
+/// Runs a load for half of `length`, and then for all of it: what that took, and how long anything took in it.
+fn after_a_warm_up(
+    server: &Server,
+    clients: &mut Clients,
+    length: Duration,
+    mut run: impl FnMut(&mut Clients, Duration, &mut Latencies) -> io::Result<()>,
+) -> io::Result<(Spent, Latencies)> {
+    let mut latencies = Latencies::new();
+    run(clients, length / 2, &mut latencies)?;
+    latencies.clear();
+    let window = Window::begin(server, clients.spun())?;
+    run(clients, length, &mut latencies)?;
+    Ok((window.end(clients.spun())?, latencies))
 }
 
 /// What so many of anything cost, and how busy this process was with them.

@@ -1,7 +1,7 @@
 //! One message to 1,000 sockets, its sender's included; what is counted are deliveries.
 
-use super::{Latencies, expect, throughput};
-use crate::server::{Kind, Server, Setup, Window};
+use super::{after_a_warm_up, expect, throughput};
+use crate::server::{Kind, Server, Setup};
 use crate::table::Figure;
 use crate::websocket::{Clients, frame};
 use std::io;
@@ -16,13 +16,11 @@ pub fn run(kind: &Kind, length: Duration, pace: Option<Duration>) -> io::Result<
     let server = Server::start(kind, &Setup::default())?;
     let mut clients = Clients::open(server.address, SOCKETS)?;
     let message = frame(BROADCAST);
-    let mut latencies = Latencies::new();
     let mut sent: Vec<Instant> = Vec::new();
     // How many of them each has.
     let mut received = vec![0; SOCKETS];
     let mut deliveries = 0;
-    let mut run = |clients: &mut Clients, length| {
-        latencies.clear();
+    let (spent, latencies) = after_a_warm_up(&server, &mut clients, length, |clients, length, latencies| {
         let mut due = Instant::now();
         let end = due + length;
         while Instant::now() < end {
@@ -41,11 +39,7 @@ pub fn run(kind: &Kind, length: Duration, pace: Option<Duration>) -> io::Result<
                 Ok(())
             })?;
         }
-        Ok::<_, io::Error>(())
-    };
-    run(&mut clients, length / 2)?;
-    let window = Window::begin(&server, clients.spun())?;
-    run(&mut clients, length)?;
-    let spent = window.end(clients.spun())?;
+        Ok(())
+    })?;
     Ok(throughput(&spent, latencies.count()).into_iter().chain(latencies.figures()).collect())
 }

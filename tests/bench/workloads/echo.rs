@@ -1,7 +1,7 @@
 //! Messages that come back to their senders.
 
-use super::{Latencies, MESSAGE, MESSAGE_BACK, expect, throughput};
-use crate::server::{Kind, Server, Setup, Spent, Window};
+use super::{Latencies, MESSAGE, MESSAGE_BACK, after_a_warm_up, expect, throughput};
+use crate::server::{Kind, Server, Setup, Spent};
 use crate::table::Figure;
 use crate::websocket::{Clients, frame};
 use std::collections::VecDeque;
@@ -26,9 +26,7 @@ pub fn saturate(kind: &Kind, setup: &Setup, length: Duration) -> io::Result<(Spe
     for index in 0..SOCKETS {
         clients.send(index, &message)?;
     }
-    let mut latencies = Latencies::new();
-    let mut run = |clients: &mut Clients, length| {
-        latencies.clear();
+    after_a_warm_up(&server, &mut clients, length, |clients, length, latencies| {
         let end = Instant::now() + length;
         while Instant::now() < end {
             clients.turn(end, |_, client, line, packet| {
@@ -39,12 +37,8 @@ pub fn saturate(kind: &Kind, setup: &Setup, length: Duration) -> io::Result<(Spe
                 line.send(&message)
             })?;
         }
-        Ok::<_, io::Error>(())
-    };
-    run(&mut clients, length / 2)?;
-    let window = Window::begin(&server, clients.spun())?;
-    run(&mut clients, length)?;
-    Ok((window.end(clients.spun())?, latencies))
+        Ok(())
+    })
 }
 
 /// The sockets take turns, whether or not the one whose turn it is has got its last message back.
@@ -52,11 +46,9 @@ pub fn paced(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
     let server = Server::start(kind, &Setup::default())?;
     let mut clients = Clients::open(server.address, SOCKETS)?;
     let message = frame(MESSAGE);
-    let mut latencies = Latencies::new();
     let mut sent = vec![VecDeque::new(); SOCKETS];
     let mut turns = (0..SOCKETS).cycle();
-    let mut run = |clients: &mut Clients, length| {
-        latencies.clear();
+    let (spent, latencies) = after_a_warm_up(&server, &mut clients, length, |clients, length, latencies| {
         let mut due = Instant::now();
         let end = due + length;
         while due < end {
@@ -72,11 +64,7 @@ pub fn paced(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
                 Ok(())
             })?;
         }
-        Ok::<_, io::Error>(())
-    };
-    run(&mut clients, length / 2)?;
-    let window = Window::begin(&server, clients.spun())?;
-    run(&mut clients, length)?;
-    let spent = window.end(clients.spun())?;
+        Ok(())
+    })?;
     Ok(throughput(&spent, latencies.count()).into_iter().chain(latencies.figures()).collect())
 }

@@ -1,7 +1,7 @@
 //! Clients that connect, are greeted and go.
 
-use super::{Latencies, throughput};
-use crate::server::{Kind, Server, Setup, Window};
+use super::{after_a_warm_up, throughput};
+use crate::server::{Kind, Server, Setup};
 use crate::table::Figure;
 use crate::websocket::Clients;
 use std::io;
@@ -15,9 +15,7 @@ pub fn run(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
     for index in 0..AT_ONCE {
         clients.begin(index)?;
     }
-    let mut latencies = Latencies::new();
-    let mut run = |clients: &mut Clients, length| {
-        latencies.clear();
+    let (spent, latencies) = after_a_warm_up(&server, &mut clients, length, |clients, length, latencies| {
         let end = Instant::now() + length;
         let mut greeted = Vec::new();
         while Instant::now() < end {
@@ -30,11 +28,7 @@ pub fn run(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
                 clients.begin(index)?;
             }
         }
-        Ok::<_, io::Error>(())
-    };
-    run(&mut clients, length / 2)?;
-    let window = Window::begin(&server, clients.spun())?;
-    run(&mut clients, length)?;
-    let spent = window.end(clients.spun())?;
+        Ok(())
+    })?;
     Ok(throughput(&spent, latencies.count()).into_iter().chain(latencies.figures()).collect())
 }
