@@ -4,13 +4,14 @@ mod memory;
 
 pub use memory::Memory;
 
+use socket2::SockRef;
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Who is at the other end of a connection.
@@ -76,7 +77,19 @@ impl Stream {
     /// # Errors
     /// `WouldBlock` when nothing is; otherwise the connection is broken.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        either!(self, stream => stream.try_read(buffer))
+        let mut count = None;
+        let mut read = |socket: SockRef<'_>| {
+            let read = (&*socket).read(buffer)?;
+            count = Some(read);
+            // Epoll tells of what comes from now on, so a read that leaves room has taken all; left as readable, the socket would be read again for nothing.
+            if (1..buffer.len()).contains(&read) { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        let result = match self {
+            Self::Tcp(stream, _) => stream.try_io(Interest::READABLE, || read(stream.into())),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || read(stream.into())),
+            Self::Memory(end) => return end.try_read(buffer),
+        };
+        count.map_or_else(|| result.map(|()| 0), Ok)
     }
 
     /// Writes what the kernel takes now of several pieces.
@@ -120,8 +133,8 @@ impl Stream {
     /// Tells the peer that nothing more will come, once all that was written has left.
     pub fn shut_down(&self) {
         let socket = match self {
-            Self::Tcp(stream, _) => socket2::SockRef::from(stream),
-            Self::Unix(stream) => socket2::SockRef::from(stream),
+            Self::Tcp(stream, _) => SockRef::from(stream),
+            Self::Unix(stream) => SockRef::from(stream),
             Self::Memory(end) => return end.shut_down(),
         };
         // A peer that is gone already needs no telling.
@@ -154,5 +167,48 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_read_that_leaves_room_is_the_last_until_more_has_come() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let mut tcp = TcpStream::connect(address).await.expect("it listens");
+        let stream = Stream::Tcp(listener.accept().await.expect("connected").0, address);
+        let (mut unix, end) = UnixStream::pair().expect("a pair");
+        takes_all_at_once(&stream, &mut tcp).await;
+        takes_all_at_once(&Stream::Unix(end), &mut unix).await;
+    }
+
+    async fn takes_all_at_once(stream: &Stream, peer: &mut (impl AsyncWrite + Unpin)) {
+        let mut buffer = [0; 4];
+        for _ in 0..2 {
+            peer.write_all(b"one").await.expect("it is read");
+            stream.readable().await.expect("the runtime stays");
+            assert_eq!(stream.try_read(&mut buffer).expect("bytes"), 3);
+            assert!(!is_readable(stream));
+        }
+        peer.write_all(b"more").await.expect("it is read");
+        stream.readable().await.expect("the runtime stays");
+        assert_eq!(stream.try_read(&mut buffer).expect("bytes"), 4);
+        assert!(is_readable(stream), "there may be more behind a buffer that was filled");
+        assert_eq!(stream.try_read(&mut buffer).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+        assert!(!is_readable(stream));
+        peer.shutdown().await.expect("connected");
+        stream.readable().await.expect("the runtime stays");
+        assert_eq!(stream.try_read(&mut buffer).expect("the end"), 0);
+        assert!(is_readable(stream), "the end stays");
+    }
+
+    fn is_readable(stream: &Stream) -> bool {
+        stream.poll_readable(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
