@@ -138,7 +138,7 @@ impl Args {
     }
 
     /// The arguments as JSON without the brackets; empty when there are none.
-    pub(super) fn tail(&self) -> &str {
+    pub(crate) fn tail(&self) -> &str {
         &self.tail
     }
 

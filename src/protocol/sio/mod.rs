@@ -9,9 +9,10 @@ mod msgpack;
 mod packet;
 mod parser;
 mod serialize;
-mod transcode;
+pub(crate) mod transcode;
 
 pub use args::{Args, ArgsError};
 pub use decode::{DecodeError, Decoder};
+pub(crate) use msgpack::name_and_arguments;
 pub use packet::{AckId, Body, Packet};
 pub use parser::Parser;

@@ -159,7 +159,11 @@ pub(super) fn decode(message: &Bytes, max_attachments: usize) -> Result<Packet, 
 }
 
 /// A name, and the rest of the list that it begins.
-fn name_and_arguments(mut list: Reader<'_>, len: u32, max_attachments: usize) -> Result<(ByteString, Args), DecodeError> {
+pub(crate) fn name_and_arguments(
+    mut list: Reader<'_>,
+    len: u32,
+    max_attachments: usize,
+) -> Result<(ByteString, Args), DecodeError> {
     let name = match list.clone().head()? {
         Head::Str(name) => {
             list.skip()?;
@@ -178,7 +182,8 @@ fn name_and_arguments(mut list: Reader<'_>, len: u32, max_attachments: usize) ->
     Ok((name, arguments(list, len - 1, max_attachments)?))
 }
 
-fn arguments(mut list: Reader<'_>, len: u32, max_attachments: usize) -> Result<Args, DecodeError> {
+/// So many values of a list.
+pub(crate) fn arguments(mut list: Reader<'_>, len: u32, max_attachments: usize) -> Result<Args, DecodeError> {
     let mut json = Json::with_attachments(max_attachments);
     json.append(&mut list, len)?;
     let (tail, attachments) = json.finish()?;

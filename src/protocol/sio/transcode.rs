@@ -22,7 +22,19 @@ const MAX_DEPTH: usize = 1_000;
 ///
 /// The JSON is known to be valid. Several values may follow one another with commas, as in a list without brackets. An integer is
 /// written exactly as far as 64 bits go; other numbers as JavaScript reads them.
+///
+/// What it writes has no bound: JSON may name one attachment a thousand times.
 pub(super) fn append_json(out: &mut Vec<u8>, json: &str, attachments: &[Bytes]) {
+    append_json_within(out, json, attachments, usize::MAX).expect("nothing is as long");
+}
+
+/// There would be more bytes than are allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too long")]
+pub(crate) struct TooLong;
+
+/// The same, as long as `out` does not grow beyond `max`.
+pub(crate) fn append_json_within(out: &mut Vec<u8>, json: &str, attachments: &[Bytes], max: usize) -> Result<(), TooLong> {
     let mut sizes = Vec::new();
     for (place, container) in containers(json) {
         if sizes.len() <= place {
@@ -37,6 +49,9 @@ pub(super) fn append_json(out: &mut Vec<u8>, json: &str, attachments: &[Bytes]) 
             Token::Punctuation(b'[' | b'{') => match sizes.next().expect("every container was seen above") {
                 Container::List(len) => drop(write_array_len(out, len).expect(ENDLESS)),
                 Container::Placeholder { num: Some(num), .. } if num < attachments.len() => {
+                    if attachments[num].len() > max.saturating_sub(out.len()) {
+                        return Err(TooLong);
+                    }
                     append_bytes(out, &attachments[num]);
                     for _ in 0..skip_object(&mut tokens) {
                         sizes.next();
@@ -52,6 +67,7 @@ pub(super) fn append_json(out: &mut Vec<u8>, json: &str, attachments: &[Bytes]) 
             Token::Other(number) => append_number(out, number),
         }
     }
+    if out.len() > max { Err(TooLong) } else { Ok(()) }
 }
 
 /// Goes behind the end of an object whose `{` was read; how many containers there were inside.
@@ -72,8 +88,23 @@ fn skip_object(tokens: &mut Tokens<'_>) -> usize {
     inside
 }
 
+/// Appends the beginning of a map; its keys and values follow.
+pub(crate) fn append_map(out: &mut Vec<u8>, members: u32) {
+    write_map_len(out, members).expect(ENDLESS);
+}
+
+/// Appends the beginning of a list; its values follow.
+pub(crate) fn append_list(out: &mut Vec<u8>, len: usize) {
+    write_array_len(out, u32::try_from(len).expect("its text is shorter than 4 GiB")).expect(ENDLESS);
+}
+
+/// Appends true or false.
+pub(crate) fn append_bool(out: &mut Vec<u8>, value: bool) {
+    write_bool(out, value).expect(ENDLESS);
+}
+
 /// Appends a string.
-pub(super) fn append_str(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn append_str(out: &mut Vec<u8>, text: &str) {
     write_str_len(out, length(text)).expect(ENDLESS);
     out.extend_from_slice(text.as_bytes());
 }
@@ -84,7 +115,7 @@ fn append_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Appends a number that is written as JSON.
-pub(super) fn append_number(out: &mut Vec<u8>, json: &str) {
+pub(crate) fn append_number(out: &mut Vec<u8>, json: &str) {
     if let Ok(number) = json.parse() {
         write_uint(out, number).expect(ENDLESS);
     } else if let Ok(number) = json.parse() {
@@ -110,7 +141,7 @@ fn length(bytes: impl AsRef<[u8]>) -> u32 {
 
 /// What a value begins with: all of it, or how many values follow.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Head<'a> {
+pub(crate) enum Head<'a> {
     Nil,
     /// JavaScript's, as old versions of `notepack.io` write it.
     Undefined,
@@ -131,23 +162,23 @@ pub(super) enum Head<'a> {
 
 /// Reads msgpack from the bytes of a peer.
 #[derive(Debug, Clone)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     source: &'a Bytes,
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn of(source: &'a Bytes) -> Self {
+    pub(crate) fn of(source: &'a Bytes) -> Self {
         Self { source, rest: source }
     }
 
     /// Whether everything was read.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Reads one value, or of a list or map its beginning.
-    pub(super) fn head(&mut self) -> Result<Head<'a>, DecodeError> {
+    pub(crate) fn head(&mut self) -> Result<Head<'a>, DecodeError> {
         let head = match Marker::from_u8(self.rest.try_get_u8()?) {
             Marker::Null => Head::Nil,
             Marker::False => Head::Bool(false),
@@ -227,7 +258,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over one value with everything inside.
-    pub(super) fn skip(&mut self) -> Result<(), DecodeError> {
+    pub(crate) fn skip(&mut self) -> Result<(), DecodeError> {
         // What a peer announces is only counted, never made room for.
         let mut left: u64 = 1;
         while left > 0 {
@@ -252,7 +283,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The text of a string.
-    pub(super) fn text(&self, bytes: &'a [u8]) -> ByteString {
+    pub(crate) fn text(&self, bytes: &'a [u8]) -> ByteString {
         ByteString::try_from(self.source.slice_ref(bytes)).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
     }
 }
@@ -269,7 +300,7 @@ fn signed(number: i64) -> Head<'static> {
 
 /// JSON that is being written from msgpack.
 #[derive(Debug)]
-pub(super) struct Json {
+pub(crate) struct Json {
     text: Vec<u8>,
     attachments: Vec<Bytes>,
     max_attachments: usize,
@@ -285,7 +316,7 @@ struct Open {
 
 impl Json {
     /// Nothing yet, and room for so many attachments.
-    pub(super) const fn with_attachments(max: usize) -> Self {
+    pub(crate) const fn with_attachments(max: usize) -> Self {
         Self { text: Vec::new(), attachments: Vec::new(), max_attachments: max, has_lookalike: false }
     }
 
@@ -293,7 +324,7 @@ impl Json {
     ///
     /// # Errors
     /// They are no msgpack, or too deep.
-    pub(super) fn append(&mut self, reader: &mut Reader<'_>, values: u32) -> Result<(), DecodeError> {
+    pub(crate) fn append(&mut self, reader: &mut Reader<'_>, values: u32) -> Result<(), DecodeError> {
         for index in 0..values {
             if index > 0 {
                 self.text.push(b',');
@@ -307,7 +338,7 @@ impl Json {
     ///
     /// # Errors
     /// There are attachments and, beside them, a map of the peer's own that reads like a placeholder, which JSON cannot tell apart.
-    pub(super) fn finish(self) -> Result<(ByteString, Vec<Bytes>), DecodeError> {
+    pub(crate) fn finish(self) -> Result<(ByteString, Vec<Bytes>), DecodeError> {
         if self.has_lookalike && !self.attachments.is_empty() {
             return Err(DecodeError::IllegalPlaceholder);
         }
@@ -503,6 +534,15 @@ mod tests {
         }
         let plain = written(r#"{"_placeholder":true,"num":0}"#, &[]);
         assert_eq!(read(&plain), Ok((r#"{"_placeholder":true,"num":0}"#.to_owned(), 0)));
+    }
+
+    #[test]
+    fn an_attachment_that_is_named_again_and_again_ends_at_the_bound() {
+        let attachments = [Bytes::from_static(&[7; 100])];
+        let json = [r#"{"_placeholder":true,"num":0}"#; 10].join(",");
+        let within = |max| append_json_within(&mut Vec::new(), &json, &attachments, max);
+        assert_eq!((within(1_020), within(1_019), within(500)), (Ok(()), Err(TooLong), Err(TooLong)));
+        assert_eq!(append_json_within(&mut Vec::new(), "[1,2,3]", &[], 3), Err(TooLong));
     }
 
     #[test]
