@@ -1,6 +1,7 @@
 //! Speaking to many sockets, and acting on them.
 
 use super::ack::{PendingAcks, Wait, limit};
+use super::adapter::Action;
 use super::errors::{AdapterError, EmitError};
 use super::event::{IntoArgs, unreserved};
 use super::live::Live;
@@ -17,13 +18,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// How an event is sent.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Flags {
-    pub(super) volatile: bool,
-    pub(super) compress: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flags {
+    /// It may be lost.
+    pub volatile: bool,
+    /// A polling answer with it may be compressed; `true` unless it is set.
+    pub compress: bool,
     /// Only on this node.
-    pub(super) local: bool,
-    pub(super) timeout: Option<Duration>,
+    pub local: bool,
+    /// How long its acknowledgements are waited for.
+    pub timeout: Option<Duration>,
 }
 
 impl Default for Flags {
@@ -147,6 +151,7 @@ impl Broadcast {
         for live in self.lives() {
             live.broadcast(&self.target, &self.flags, event, &args);
         }
+        self.tell(Action::Emit { target: &self.target, flags: &self.flags, event, args: &args });
         Ok(())
     }
 
@@ -196,6 +201,7 @@ impl Broadcast {
                 tracing::debug!(id = %socket.log_id(), %error, "a socket did not join");
             }
         }
+        self.tell(Action::Join { target: &self.target, rooms: &rooms });
     }
 
     /// Lets them leave a room or several.
@@ -204,6 +210,7 @@ impl Broadcast {
         for socket in self.local_sockets() {
             socket.leave(&rooms);
         }
+        self.tell(Action::Leave { target: &self.target, rooms: &rooms });
     }
 
     /// Sends them out of the namespace, as [`Socket::disconnect`] does.
@@ -211,6 +218,7 @@ impl Broadcast {
         for socket in self.local_sockets() {
             socket.disconnect(close);
         }
+        self.tell(Action::Disconnect { target: &self.target, close });
     }
 
     /// The rooms of the namespace that somebody in the cluster is in, the sockets' own among them, in no order.
@@ -227,6 +235,15 @@ impl Broadcast {
     /// The cluster could not be asked.
     pub async fn server_count(&self) -> Result<usize, AdapterError> {
         Ok(1)
+    }
+
+    /// Has the same done on the other nodes, if there are any and they are meant.
+    fn tell(&self, action: Action<'_>) {
+        let Some(adapter) = self.io.adapter().filter(|_| !self.flags.local) else { return };
+        match &self.scope {
+            Scope::Namespace(name) => adapter.tell(name, action),
+            Scope::Children(label) => self.io.children_of(label).iter().for_each(|live| adapter.tell(&live.name, action)),
+        }
     }
 
     fn lives(&self) -> Vec<Arc<Live>> {

@@ -264,10 +264,32 @@ impl Live {
             sockets.iter().for_each(|socket| self.notify_outgoing(socket, name, args));
             return;
         }
+        self.send_to(&self.select(target), flags, name, args);
+    }
+
+    /// The same with an event that is only read if somebody hears it, or may come back and hear it.
+    pub(super) fn deliver(&self, target: &Target, flags: &Flags, read: impl FnOnce() -> Option<(ByteString, Args)>) {
+        if self.shelf.is_some() && !flags.volatile {
+            if let Some((name, args)) = read() {
+                self.broadcast(target, flags, &name, &args);
+            }
+            return;
+        }
         let sockets = self.select(target);
+        if let Some((name, args)) = (!sockets.is_empty()).then(read).flatten() {
+            self.send_to(&sockets, flags, &name, &args);
+        }
+    }
+
+    /// Whether anybody is concerned by what is sent to a room: who is in it, and who may come back and was.
+    pub(super) fn hears(&self, room: &str) -> bool {
+        self.shelf.is_some() || self.read().index.has(room)
+    }
+
+    fn send_to(&self, sockets: &[Socket], flags: &Flags, name: &str, args: &Args) {
         let Some(parser) = sockets.first().map(|socket| socket.io().parser()) else { return };
         let packets = flags.packets(parser.event(&self.name, None, name, args));
-        self.send(&sockets, flags, &packets, name, args);
+        self.send(sockets, flags, &packets, name, args);
     }
 
     /// Sends an event with an acknowledgement id; `register` is called for each receiver before it is sent to.

@@ -40,6 +40,7 @@
 //! - Whatever a client can make grow has a limit, and a metric that counts when it is reached: see [`Limits`](crate::protocol::limits::Limits).
 
 mod ack;
+mod adapter;
 mod broadcast;
 mod connect;
 mod connection;
@@ -69,7 +70,8 @@ pub use crate::engine::{CloseReason, TransportKind};
 pub use crate::protocol::sid::SocketId;
 pub use crate::protocol::sio::{Args, ArgsError, DecodeError, Parser};
 pub use ack::{AckSender, BroadcastReply, PendingAck, PendingAcks};
-pub use broadcast::Broadcast;
+pub use adapter::{Action, Adapter};
+pub use broadcast::{Broadcast, Flags};
 pub use dynamic::NamespaceRequest;
 pub use emitter::Emitter;
 pub use errors::{
@@ -89,5 +91,6 @@ pub use options::Options;
 pub use regex::Regex;
 pub use remote::RemoteSocket;
 pub use room::{Room, Rooms};
+pub use rooms::Target;
 pub use socket::Socket;
 pub use socketio::{Builder, NamespaceExists, SocketIo};

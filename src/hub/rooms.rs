@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Whom a broadcast reaches: everyone in any of `rooms` (all, if there are none) who is in none of `except`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) rooms: Vec<Room>,
-    pub(super) except: Vec<Room>,
+pub struct Target {
+    /// Rooms of which one is enough.
+    pub rooms: Vec<Room>,
+    /// Rooms of which none may be.
+    pub except: Vec<Room>,
 }
 
 impl Target {
@@ -100,6 +102,11 @@ impl<S: Member> Index<S> {
         members.sort_unstable_by_key(|(key, _)| **key);
         members.dedup_by_key(|(key, _)| **key);
         members
+    }
+
+    /// Whether somebody is in the room, or is about to be.
+    pub(super) fn has(&self, room: &str) -> bool {
+        self.rooms.contains_key(room)
     }
 
     /// The rooms that somebody is in.

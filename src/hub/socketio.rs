@@ -1,6 +1,7 @@
 //! The server as an application sees it: its namespaces, and the way to their sockets.
 
-use super::broadcast::Broadcast;
+use super::adapter::Adapter;
+use super::broadcast::{Broadcast, Flags};
 use super::connection::Link;
 use super::dynamic::Family;
 use super::errors::{AdapterError, EmitError};
@@ -18,7 +19,7 @@ use crate::engine::{self, Application, Connection, Engine, Entropy, Session, Ver
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::{Boot, Node, Pid, SocketId};
-use crate::protocol::sio::Parser;
+use crate::protocol::sio::{Args, Parser};
 use crate::reminder::Reminder;
 use bytestring::ByteString;
 use std::collections::BTreeMap;
@@ -71,6 +72,8 @@ struct Hub {
     memory: Option<Arc<Memory>>,
     /// That clients use another parser.
     foreign_clients: Reminder,
+    /// To the other nodes, if there are any.
+    adapter: Option<Arc<dyn Adapter>>,
 }
 
 /// What a [`SocketIo`] is made of.
@@ -125,6 +128,13 @@ impl Builder {
     #[must_use]
     pub fn state<T: Clone + Send + Sync + 'static>(mut self, state: T) -> Self {
         self.hub.states.insert(state);
+        self
+    }
+
+    /// Makes it one node of a cluster, whose others this adapter reaches.
+    #[must_use]
+    pub fn adapter(mut self, adapter: Arc<dyn Adapter>) -> Self {
+        self.hub.adapter = Some(adapter);
         self
     }
 
@@ -187,6 +197,7 @@ impl SocketIo {
             runtime: OnceLock::new(),
             memory: None,
             foreign_clients: Reminder::default(),
+            adapter: None,
         };
         Builder { hub, namespaces: Vec::new() }
     }
@@ -321,6 +332,36 @@ impl SocketIo {
         &self.0.options
     }
 
+    /// What reaches the other nodes.
+    pub(super) fn adapter(&self) -> Option<&dyn Adapter> {
+        self.0.adapter.as_deref()
+    }
+
+    /// Under the lock of the namespaces, so that opening and closing are told in their order.
+    fn tell_adapter(&self, what: impl FnOnce(&dyn Adapter)) {
+        if let Some(adapter) = self.adapter() {
+            what(adapter);
+        }
+    }
+
+    /// Sends those of this node whom the target reaches an event of another node's; it is only read if there are any.
+    pub(crate) fn deliver(
+        &self,
+        namespace: &str,
+        target: &Target,
+        flags: &Flags,
+        read: impl FnOnce() -> Option<(ByteString, Args)>,
+    ) {
+        if let Some(live) = self.live(namespace) {
+            live.deliver(target, flags, read);
+        }
+    }
+
+    /// Whether anybody here is concerned by what is sent to a room.
+    pub(crate) fn hears(&self, namespace: &str, room: &str) -> bool {
+        self.live(namespace).is_some_and(|live| live.hears(room))
+    }
+
     pub(super) fn parser(&self) -> Parser {
         self.0.options.parser
     }
@@ -367,6 +408,7 @@ impl SocketIo {
             return Err(NamespaceExists(name));
         }
         namespaces.insert(name.clone(), Live::new(name.clone(), behaviour, None, self.shelf()));
+        self.tell_adapter(|adapter| adapter.opened(&name));
         Ok(Some(name))
     }
 
@@ -399,6 +441,7 @@ impl SocketIo {
             // Its own buffer: the client's may be a whole payload.
             let name = ByteString::from(name);
             let live = Live::new(name.clone(), Arc::clone(&family.behaviour), Some(Arc::clone(family)), self.shelf());
+            self.tell_adapter(|adapter| adapter.opened(&name));
             namespaces.insert(name, Arc::clone(&live));
             self.0.children.fetch_add(1, Relaxed);
             live
@@ -430,6 +473,7 @@ impl SocketIo {
                 return;
             }
             namespaces.remove(&live.name);
+            self.tell_adapter(|adapter| adapter.closed(&live.name));
             self.0.children.fetch_sub(1, Relaxed);
         }
         self.tell(&self.0.on_namespace_removed, &live.name);
