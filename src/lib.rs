@@ -5,6 +5,7 @@
 //! - [`protocol`]: the protocols as arithmetic; no sockets, clocks or randomness.
 //! - [`engine`]: gives sessions a task, a clock and a transport.
 //! - [`hub`]: who is where, and who hears what: the Socket.IO API.
+//! - [`cluster`]: many instances as one, over Redis.
 //! - [`http`]: listeners, Engine.IO over HTTP, and the shared port.
 //! - [`apps`]: what ships in the binary, written against the public API like anyone's application.
 //! - [`config`], [`cli`], [`telemetry`], [`shutdown`] and [`systemd`]: what a process needs besides; [`server`] joins the layers.
@@ -14,6 +15,7 @@
 pub mod apps;
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod http;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use stickyport::apps::{demo, page};
 use stickyport::cli::{self, Exit};
+use stickyport::cluster::Redis;
 use stickyport::config::{Config, Loaded};
 use stickyport::http::Listeners;
 use stickyport::hub::{self, SocketIo};
+use stickyport::metrics::Metrics;
 use stickyport::protocol::sid::Boot;
 use stickyport::shutdown::{Shutdown, Signals};
 use stickyport::systemd::Systemd;
@@ -55,20 +57,32 @@ async fn serve(config: Config) -> Result<(), (Exit, String)> {
 
     let own_port = listeners.own_port().unwrap_or_default();
     let instance = u32::from(config.instance);
-    let io = demo::namespaces(instance, own_port).into_iter().fold(
+    let metrics = Arc::new(Metrics::default());
+    let redis = (!config.redis.url.is_empty()).then(|| {
+        Redis::new(&config.redis, &config.limits, Arc::clone(&metrics)).expect("checked when the configuration was loaded")
+    });
+    let mut builder = demo::namespaces(instance, own_port).into_iter().fold(
         SocketIo::builder()
             .options(config.socketio.clone())
             .limits(config.limits.clone())
+            .metrics(metrics)
             .ids(config.node(), Boot::at(SystemTime::now())),
         hub::Builder::namespace,
     );
-    let io = io.build();
-    let engine = io.engine().options(config.engine.clone()).build(Arc::new(io));
+    if let Some(redis) = &redis {
+        builder = builder.adapter(redis.clone());
+    }
+    let io = builder.build();
+    let engine = io.engine().options(config.engine.clone()).build(Arc::new(io.clone()));
     let page = page::router(instance, config.node(), own_port, config.http.trusted_proxies.clone());
     let systemd = Systemd::of_this_process();
     tokio::spawn(systemd.clone().report(Arc::clone(engine.metrics()), shutdown.clone()));
     let page_port = listeners.http_address().map(|address| address.port());
-    Server::new(engine)
+    let mut server = Server::new(engine);
+    if let Some(redis) = redis {
+        server = server.cluster(redis, io);
+    }
+    server
         .instance(config.instance)
         .cors(config.cors)
         .trusted_proxies(config.http.trusted_proxies)

@@ -156,6 +156,8 @@ metrics! {
     limit_outbound: Counter,
     /// Limit reached: events and sessions that were kept for clients who may come back, and went early.
     limit_recovery: Counter,
+    /// Limit reached: bytes that wait for Redis.
+    limit_cluster_outbox: Counter,
     /// Limit reached: bytes that have arrived for all sessions and cannot be handed on yet.
     limit_inbound: Counter,
     /// Limit reached: size or number of a request's headers.
@@ -192,6 +194,16 @@ metrics! {
     handler_errors: Counter,
     /// Event handlers that panicked.
     handler_panics: Counter,
+    /// 1 while a Redis is set and cannot be reached.
+    redis_down: Gauge,
+    /// Messages sent to the other nodes of the cluster.
+    cluster_published: Counter,
+    /// Messages for the other nodes that were not sent: Redis was away or took too long, or they were too long.
+    cluster_unsent: Counter,
+    /// Messages that came over the cluster's channels, this node's own among them.
+    cluster_received: Counter,
+    /// Messages from the cluster that were skipped: not of our form, or beyond a limit.
+    cluster_skipped: Counter,
     /// Packets that broke Socket.IO's rules, each of which closed its session.
     protocol_errors: Counter,
 }

@@ -1,5 +1,6 @@
 //! Joins the layers: what listens, what answers where, and how all of it goes.
 
+use crate::cluster::Redis;
 use crate::engine::Engine;
 use crate::engine::stream::Stream;
 use crate::http::client_address::Networks;
@@ -7,6 +8,7 @@ use crate::http::cors::Cors;
 use crate::http::metrics::Page;
 use crate::http::options::{Cors as CorsOptions, Http as HttpOptions, Metrics as MetricsOptions};
 use crate::http::{EngineIo, Listener, Listeners, connection, own};
+use crate::hub::SocketIo;
 use crate::shutdown::{GRACE, Phase, Shutdown};
 use axum::Router;
 use http::Request;
@@ -71,6 +73,7 @@ pub struct Server {
     restart_window: Duration,
     drain_timeout: Duration,
     pulse: Pulse,
+    cluster: Option<(Arc<Redis>, SocketIo)>,
 }
 
 impl Server {
@@ -88,7 +91,15 @@ impl Server {
             restart_window: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(30),
             pulse: Pulse::default(),
+            cluster: None,
         }
+    }
+
+    /// Keeps `io` connected to the other nodes of its cluster.
+    #[must_use]
+    pub fn cluster(mut self, redis: Arc<Redis>, io: SocketIo) -> Self {
+        self.cluster = Some((redis, io));
+        self
     }
 
     /// Sets which pages of other origins may connect.
@@ -190,6 +201,11 @@ impl Server {
             ports.spawn(port.accept(listener, shutdown.clone(), Phase::Stopping, Own(Arc::clone(&own))));
         }
 
+        let member = self.cluster.map(|(redis, io)| {
+            tokio::spawn(Arc::clone(&redis).run(io));
+            redis
+        });
+
         shutdown.reached(Phase::Draining).await;
         finish_shared.cancel();
         if shutdown.phase() == Phase::Draining {
@@ -223,6 +239,10 @@ impl Server {
                 sessions = self.engine.len(),
                 "stopped with clients that did not take their leave"
             );
+        }
+        // Last, for the sake of what handlers have said of those who went.
+        if let Some(redis) = member {
+            redis.leave().await;
         }
         drop(leaving);
     }

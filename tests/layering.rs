@@ -11,15 +11,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("engine", &["protocol"]),
     ("hub", &["protocol", "engine"]),
+    ("cluster", &["protocol", "engine", "hub"]),
     ("http", &["protocol", "engine"]),
     ("apps", &["protocol", "engine", "hub", "http"]),
     ("telemetry", &[]),
     ("shutdown", &[]),
     ("systemd", &["shutdown"]),
-    ("config", &["protocol", "engine", "hub", "http", "telemetry"]),
+    ("config", &["protocol", "engine", "hub", "cluster", "http", "telemetry"]),
     ("check", &["config", "http", "shutdown"]),
     ("cli", &["check", "config", "http"]),
-    ("server", &["protocol", "engine", "hub", "http", "shutdown"]),
+    ("server", &["protocol", "engine", "hub", "cluster", "http", "shutdown"]),
 ];
 
 /// Leaves that every layer may use.
@@ -40,6 +41,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("getrandom", &["engine"]),
     ("regex", &["hub", "check/nginx"]),
     ("rmp", &["protocol/sio"]),
+    ("redis", &["cluster"]),
 ];
 
 #[test]

@@ -15,7 +15,7 @@ use crate::http::options::{Cors, Http, Metrics, Ws};
 use crate::options;
 use crate::protocol::limits::Limits;
 use crate::protocol::sid::Node;
-use crate::{engine, hub, telemetry};
+use crate::{cluster, engine, hub, telemetry};
 use figment::Figment;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ options! {
         ws: Ws,
         engine: engine::Options,
         socketio: hub::Options,
+        redis: cluster::Options,
         limits: Limits,
         cors: Cors,
         metrics: Metrics,
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_unknown_key_of_a_file_is_named() {
-        let file = File::new("instanse = 1\n[engine]\nping_intervall = \"1s\"\n[redis]\nurl = \"redis://\"\n");
+        let file = File::new("instanse = 1\n[engine]\nping_intervall = \"1s\"\n[reddis]\nurl = \"redis://\"\n");
         let error = file.load().expect_err("refused").to_string();
         let path = file.path().display();
         assert_eq!(
@@ -217,9 +218,9 @@ mod tests {
                  ping_interval, ping_timeout, upgrade_timeout, max_payload, allow_eio3, initial_packet, cookie, \
                  cookie_attributes, http_compression\n\
                  {path}: unknown key `instanse`; there are instance, node, run_dir, public_url, restart_window, drain_timeout, \
-                 [http], [ws], [engine], [socketio], [limits], [cors], [metrics], [log]\n\
-                 {path}: unknown key `redis`; there are instance, node, run_dir, public_url, restart_window, drain_timeout, \
-                 [http], [ws], [engine], [socketio], [limits], [cors], [metrics], [log]"
+                 [http], [ws], [engine], [socketio], [redis], [limits], [cors], [metrics], [log]\n\
+                 {path}: unknown key `reddis`; there are instance, node, run_dir, public_url, restart_window, drain_timeout, \
+                 [http], [ws], [engine], [socketio], [redis], [limits], [cors], [metrics], [log]"
             )
         );
     }

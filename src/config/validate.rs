@@ -26,6 +26,15 @@ impl Config {
         problems.check("cors.credentials", !(self.cors.credentials && to_all), || {
             r#"browsers refuse credentials together with cors.origins = ["*"]; name the origins"#.to_owned()
         });
+        if !self.redis.url.is_empty()
+            && let Err(error) = self.redis.check()
+        {
+            // Without the URL itself, which may hold a password.
+            problems.0.push(("redis.url", error.to_string()));
+        }
+        problems.check("redis.prefix", !self.redis.prefix.is_empty() && !self.redis.prefix.contains('#'), || {
+            format!("{:?} is empty or has a #, which divides the parts of a channel's name", self.redis.prefix)
+        });
         if let Err(error) = self.log.filter() {
             problems.0.push(("log.level", error.to_string()));
         }
@@ -104,6 +113,9 @@ impl Config {
             ("limits.outbox_bytes", limits.outbox_bytes),
             ("limits.outbound_bytes", limits.outbound_bytes),
             ("limits.inbound_bytes", limits.inbound_bytes),
+            ("limits.cluster_message_bytes", limits.cluster_message_bytes),
+            ("limits.cluster_rooms", limits.cluster_rooms),
+            ("limits.cluster_outbox_bytes", limits.cluster_outbox_bytes),
             ("limits.headers", limits.headers),
             ("limits.query_parameters", limits.query_parameters),
         ] {
@@ -167,6 +179,8 @@ mod tests {
             (&["engine.cookie_attributes=Path=/\n"], r#"engine.cookie_attributes: "Path=/\n" fits in no header"#),
             (&["cors.exposed_headers=a b"], r#"cors.exposed_headers: "a b" is no name of one"#),
             (&["cors.preflight_status=404"], "cors.preflight_status: 404 is no success"),
+            (&["redis.url=http://user:secret@x"], r#"redis.url: no URL of a Redis, such as "redis://127.0.0.1:6379""#),
+            (&["redis.prefix=a#b"], r#"redis.prefix: "a#b" is empty or has a #, which divides the parts of a channel's name"#),
             (&["engine.cookie=a b"], r#"engine.cookie: "a b" is no cookie's name"#),
             (&["limits.header_bytes=1KiB"], "limits.header_bytes: must be at least 8KiB"),
             (

@@ -97,15 +97,23 @@ async fn script(State(engine_io): State<Arc<EngineIo>>, Path(file): Path<String>
 
 /// Ready is who takes new sessions.
 fn readiness(engine_io: &EngineIo) -> Answer {
-    if engine_io.engine().is_accepting() {
-        health(StatusCode::OK, "ready")
-    } else {
+    let engine = engine_io.engine();
+    if !engine.is_accepting() {
         health(StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else if engine.metrics().redis_down.get() > 0 {
+        // Its clients are served; they only do not hear those of other nodes.
+        json(StatusCode::OK, r#"{"status":"degraded","redis":"down"}"#)
+    } else {
+        health(StatusCode::OK, "ready")
     }
 }
 
 fn health(status: StatusCode, word: &str) -> Answer {
-    let mut answer = plain(status, Bytes::from(format!("{{\"status\":\"{word}\"}}\n")));
+    json(status, &format!(r#"{{"status":"{word}"}}"#))
+}
+
+fn json(status: StatusCode, text: &str) -> Answer {
+    let mut answer = plain(status, Bytes::from(format!("{text}\n")));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer

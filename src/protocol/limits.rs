@@ -48,6 +48,14 @@ options! {
         /// 16 KiB and brings more is closed, or not read where a handler is waited for. A POST counts until all in it has been taken.
         #[serde(with = "options::size")]
         pub inbound_bytes: usize = 1024 * 1024 * 1024,
+        /// Bytes of one message to or from the other nodes of the cluster; a longer one is not sent, or skipped.
+        #[serde(with = "options::size")]
+        pub cluster_message_bytes: usize = 16 * 1024 * 1024,
+        /// Rooms in one list of such a message.
+        pub cluster_rooms: usize = 100_000,
+        /// Bytes of such messages that may wait for Redis; beyond it they are not sent.
+        #[serde(with = "options::size")]
+        pub cluster_outbox_bytes: usize = 64 * 1024 * 1024,
         /// Bytes of a request's line and headers together.
         #[serde(with = "options::size")]
         pub header_bytes: usize = 16 * 1024,

@@ -1,0 +1,185 @@
+//! The connection to Redis: made, kept, and made again, with what is subscribed to and what is published over it.
+
+use super::inbound::{Inbound, Route};
+use super::outbox::Publication;
+use super::redis::Redis;
+use crate::engine::Entropy;
+use crate::reminder::Reminder;
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisResult, Value, pipe,
+};
+use bytes::Bytes;
+use bytestring::ByteString;
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// How long Redis may take to answer before it counts as gone.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// So often it is asked whether it is still there.
+const BEAT: Duration = Duration::from_secs(3);
+/// The pause before the second attempt, the longest one, and what makes it about twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A client of a Redis, which is not connected yet.
+pub(super) fn client(url: &str) -> RedisResult<Client> {
+    let info = url.into_connection_info()?;
+    // Messages come over the one connection over which commands go; that needs the newer protocol.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_redis_settings(settings))
+}
+
+/// Connects, again and again, until the node leaves.
+pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
+    let (mut pause, unreachable) = (FIRST_PAUSE, Reminder::default());
+    let address = redis.client.get_connection_info().addr().to_string();
+    redis.metrics().redis_down.inc();
+    while !redis.leaving.is_cancelled() {
+        let error = match Session::begin(redis, inbound).await {
+            Ok(mut session) => {
+                redis.metrics().redis_down.dec();
+                tracing::info!(address, "connected to Redis");
+                redis.outbox.open();
+                redis.is_connected.send_replace(true);
+                let ended = session.serve().await;
+                redis.is_connected.send_replace(false);
+                redis.outbox.close();
+                redis.metrics().redis_down.inc();
+                pause = FIRST_PAUSE;
+                match ended {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        if unreachable.is_due(Instant::now()) {
+            tracing::warn!(address, "Redis is away; what is sent reaches this node only: {error}");
+        }
+        tokio::select! {
+            () = sleep(scattered(pause)) => {}
+            () = redis.leaving.cancelled() => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Between half of it and one and a half of it, so that a fleet does not come back all at once.
+fn scattered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + (Entropy::default().bits() % 1_000) as f64 / 1_000.0)
+}
+
+/// A connection while it lasts.
+struct Session<'a> {
+    redis: &'a Redis,
+    inbound: &'a Arc<Inbound>,
+    connection: MultiplexedConnection,
+    subscribed: BTreeSet<ByteString>,
+    broken: CancellationToken,
+}
+
+impl<'a> Session<'a> {
+    async fn begin(redis: &'a Redis, inbound: &'a Arc<Inbound>) -> RedisResult<Self> {
+        let broken = CancellationToken::new();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE))
+            .set_push_sender(hear(Arc::clone(inbound), broken.clone()));
+        let connection = redis.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut session = Self { redis, inbound, connection, subscribed: BTreeSet::new(), broken };
+        session.subscribe().await?;
+        Ok(session)
+    }
+
+    /// Works until the node leaves.
+    async fn serve(&mut self) -> RedisResult<()> {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            // For something to send, for namespaces that come and go, for the time to ask whether Redis is there, for its end, and for ours.
+            tokio::select! {
+                batch = self.redis.outbox.next() => self.publish(&batch).await?,
+                () = self.redis.namespaces.changed.notified() => self.subscribe().await?,
+                _ = beat.tick() => redis::cmd("PING").exec_async(&mut self.connection).await?,
+                () = self.broken.cancelled() => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
+                () = self.redis.leaving.cancelled() => return self.finish().await,
+            }
+        }
+    }
+
+    /// Sends what was said last.
+    async fn finish(&mut self) -> RedisResult<()> {
+        loop {
+            let batch = self.redis.outbox.take();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.publish(&batch).await?;
+        }
+    }
+
+    async fn publish(&mut self, batch: &[Publication]) -> RedisResult<()> {
+        let mut pipe = pipe();
+        for Publication { channel, payload } in batch {
+            pipe.cmd("PUBLISH").arg(channel).arg(&**payload);
+        }
+        let metrics = self.redis.metrics();
+        let published: RedisResult<Vec<RedisResult<u64>>> = pipe.ignore_errors().query_async(&mut self.connection).await;
+        let refused = published.as_ref().map_or(batch.len(), |each| each.iter().filter(|one| one.is_err()).count());
+        metrics.cluster_published.add((batch.len() - refused) as u64);
+        metrics.cluster_unsent.add(refused as u64);
+        // One that is not allowed to publish may as well say so as one that is away.
+        published?.into_iter().try_for_each(|one| one.map(drop))
+    }
+
+    /// Listens to what concerns the namespaces that there are now.
+    async fn subscribe(&mut self) -> RedisResult<()> {
+        let names = self.redis.namespaces.names();
+        let gone: Vec<_> = self.subscribed.difference(&names).cloned().collect();
+        for namespace in gone {
+            let pattern = self.redis.channels(&namespace).pattern();
+            self.connection.punsubscribe(&pattern).await?;
+            self.inbound.unroute(&pattern);
+            self.subscribed.remove(&namespace);
+        }
+        let new: Vec<_> = names.difference(&self.subscribed).cloned().collect();
+        for namespace in new {
+            let channels = self.redis.channels(&namespace);
+            let pattern = channels.pattern();
+            self.inbound.route(pattern.clone(), Route { namespace: namespace.clone(), channels });
+            self.connection.psubscribe(&pattern).await?;
+            self.subscribed.insert(namespace);
+        }
+        Ok(())
+    }
+}
+
+/// Hands on what others publish; called on the task that reads from Redis.
+fn hear(inbound: Arc<Inbound>, broken: CancellationToken) -> impl Fn(PushInfo) -> Result<(), Infallible> {
+    move |PushInfo { kind, data }| {
+        match kind {
+            PushKind::PMessage => {
+                if let Ok([pattern, channel, message]) = <[Value; 3]>::try_from(data)
+                    && let (Some(pattern), Some(channel), Value::BulkString(message)) = (text(pattern), text(channel), message)
+                {
+                    inbound.hear(&pattern, &channel, Bytes::from(message));
+                }
+            }
+            PushKind::Disconnection => broken.cancel(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}

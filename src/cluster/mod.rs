@@ -1,0 +1,14 @@
+//! Many instances as one: the adapter that joins a node to the others over Redis, and what they say to each other.
+//!
+//! [`Redis`] speaks the protocol of `@socket.io/redis-adapter` 8, so that the others may be of Node as well as ours. The forms of its messages are in
+//! [`wire`], which knows nothing of Redis; the connection and what is queued for it are apart from what is said over it.
+
+mod inbound;
+mod link;
+mod options;
+mod outbox;
+mod redis;
+pub mod wire;
+
+pub use options::Options;
+pub use redis::{Redis, UrlError};

@@ -1,0 +1,169 @@
+//! What the nodes of a cluster say to each other over Redis: pure, byte for byte as `@socket.io/redis-adapter` 8 has it.
+//!
+//! Broadcasts are msgpack, requests and responses JSON where they hold no bytes. Channels are named after the namespace, and so say it.
+//! A message is looked at from outside to inside: who sent it and whom it is for are read first, the data in it only when somebody is to have it.
+
+mod broadcast;
+mod channels;
+mod request;
+#[cfg(test)]
+mod testing;
+
+pub use broadcast::Broadcast;
+pub use channels::{Channels, Heard};
+pub use request::{AckedBroadcast, Request, Wish};
+
+use crate::hub::{Flags, Room, Target};
+use crate::protocol::sio::DecodeError;
+use crate::protocol::sio::transcode::{Head, Reader, TooLong, append_bool, append_list, append_map, append_number, append_str};
+use std::time::Duration;
+
+/// The sender that emitters without a server put in the place of a node.
+pub const EMITTER: &str = "emitter";
+
+/// How much of a message is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of one message.
+    pub bytes: usize,
+    /// Rooms in one list.
+    pub rooms: usize,
+    /// Binary values of one event.
+    pub attachments: usize,
+}
+
+/// Why a message is skipped, or not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// It is neither msgpack nor JSON, or has not the form of this version.
+    #[error("it is not of the form of @socket.io/redis-adapter 8")]
+    Malformed,
+    /// An event in it cannot be shown to clients.
+    #[error("the event in it cannot be sent")]
+    Event(#[from] DecodeError),
+    /// A list of rooms is longer than `limits.cluster_rooms`.
+    #[error("it lists more rooms than limits.cluster_rooms allows")]
+    TooManyRooms,
+    /// It is longer than `limits.cluster_message_bytes`.
+    #[error("it is longer than limits.cluster_message_bytes allows")]
+    TooLong,
+}
+
+impl From<TooLong> for WireError {
+    fn from(_: TooLong) -> Self {
+        Self::TooLong
+    }
+}
+
+/// Whom a message is for, and how it is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Who.
+    pub target: Target,
+    /// How.
+    pub flags: Flags,
+}
+
+impl Scope {
+    /// Appends `{rooms,except,flags}`; emitters have another order.
+    fn append(target: &Target, flags: &Flags, is_emitter: bool, out: &mut Vec<u8>) {
+        append_map(out, 3);
+        append_rooms(out, "rooms", &target.rooms);
+        if is_emitter {
+            append_flags(out, flags);
+        }
+        append_rooms(out, "except", &target.except);
+        if !is_emitter {
+            append_flags(out, flags);
+        }
+    }
+
+    /// Reads `{rooms,except,flags}`, of which old emitters leave some out.
+    fn read(reader: &mut Reader<'_>, bounds: &Bounds) -> Result<Self, WireError> {
+        let mut scope = Self::default();
+        members(reader, |key, reader| {
+            match key {
+                b"rooms" => scope.target.rooms = read_rooms(reader, bounds)?,
+                b"except" => scope.target.except = read_rooms(reader, bounds)?,
+                b"flags" => scope.flags = read_flags(reader)?,
+                _ => reader.skip()?,
+            }
+            Ok(())
+        })?;
+        Ok(scope)
+    }
+}
+
+fn append_rooms(out: &mut Vec<u8>, key: &str, rooms: &[Room]) {
+    append_str(out, key);
+    append_list(out, rooms.len());
+    rooms.iter().for_each(|room| append_str(out, room.as_str()));
+}
+
+fn append_flags(out: &mut Vec<u8>, flags: &Flags) {
+    let timeout = flags.timeout.map(|timeout| timeout.as_millis());
+    append_str(out, "flags");
+    append_map(out, u32::from(flags.volatile) + u32::from(!flags.compress) + u32::from(timeout.is_some()));
+    if flags.volatile {
+        append_str(out, "volatile");
+        append_bool(out, true);
+    }
+    if !flags.compress {
+        append_str(out, "compress");
+        append_bool(out, false);
+    }
+    if let Some(timeout) = timeout {
+        append_str(out, "timeout");
+        append_number(out, &timeout.to_string());
+    }
+}
+
+fn read_rooms(reader: &mut Reader<'_>, bounds: &Bounds) -> Result<Vec<Room>, WireError> {
+    let Head::Array(len) = head(reader)? else { return Err(WireError::Malformed) };
+    if len as usize > bounds.rooms {
+        return Err(WireError::TooManyRooms);
+    }
+    (0..len)
+        .map(|_| match head(reader)? {
+            // Its own memory: the message is long gone when a socket is still in the room.
+            Head::Str(name) => Ok(Room::from(&*String::from_utf8_lossy(name))),
+            Head::Unsigned(number) => Ok(Room::from(number.to_string())),
+            Head::Signed(number) => Ok(Room::from(number.to_string())),
+            _ => Err(WireError::Malformed),
+        })
+        .collect()
+}
+
+fn read_flags(reader: &mut Reader<'_>) -> Result<Flags, WireError> {
+    let mut flags = Flags::default();
+    // A flag that is not set may stand there as undefined.
+    members(reader, |key, reader| {
+        match (key, head(&mut reader.clone())?) {
+            (b"volatile", Head::Bool(volatile)) => flags.volatile = volatile,
+            (b"compress", Head::Bool(compress)) => flags.compress = compress,
+            (b"timeout", Head::Unsigned(timeout)) => flags.timeout = Some(Duration::from_millis(timeout)),
+            (b"timeout", Head::Float(timeout)) => flags.timeout = Duration::try_from_secs_f64(timeout / 1e3).ok(),
+            _ => {}
+        }
+        Ok(reader.skip()?)
+    })?;
+    Ok(flags)
+}
+
+/// Goes through a map; `member` is called with each key and reads the value.
+fn members<'a>(
+    reader: &mut Reader<'a>,
+    mut member: impl FnMut(&[u8], &mut Reader<'a>) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    let Head::Map(len) = head(reader)? else { return Err(WireError::Malformed) };
+    for _ in 0..len {
+        let Head::Str(key) = head(reader)? else { return Err(WireError::Malformed) };
+        member(key, reader)?;
+    }
+    Ok(())
+}
+
+fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, WireError> {
+    reader.head().map_err(|_| WireError::Malformed)
+}

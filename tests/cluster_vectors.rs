@@ -1,0 +1,96 @@
+//! The messages that were taken from a cluster of the reference's, read by ours and written again, byte for byte.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use stickyport::cluster::wire::{Bounds, Broadcast, Channels, Heard, Request, Wish};
+
+const BOUNDS: Bounds = Bounds { bytes: 1 << 20, rooms: 100, attachments: 10 };
+
+#[test]
+fn every_message_is_read_and_written_again_byte_for_byte() {
+    let mut seen = Vec::new();
+    for vector in vectors() {
+        let message = vector.message();
+        let (kind, again) = match vector.kind() {
+            "socket.io" => ("broadcast", broadcast(&vector, &message)),
+            "socket.io-request" => ("request", request(&vector, &message)),
+            "socket.io-response" => continue,
+            other => panic!("what is on {other}?"),
+        };
+        assert_eq!(hex(&again), vector.hex, "{}", vector.case);
+        seen.push(kind);
+    }
+    let count = |kind| seen.iter().filter(|seen| **seen == kind).count();
+    assert_eq!([count("broadcast"), count("request")], [10, 15]);
+}
+
+fn broadcast(vector: &Vector, message: &Bytes) -> Vec<u8> {
+    let sender = std::str::from_utf8(Broadcast::sender(message).expect("a sender")).expect("text");
+    assert_eq!(sender, vector.decoded[0]);
+    let read = Broadcast::decode(message, &BOUNDS).expect("a broadcast");
+    let (namespace, (event, args)) = (read.namespace(), read.event(&BOUNDS).expect("an event"));
+    let mut shown = vec![Value::from(&*event)];
+    shown.extend(args.all::<Vec<Value>>().expect("values"));
+    if args.attachments().is_empty() {
+        assert_eq!(Value::from(shown), vector.decoded[1]["data"], "{}", vector.case);
+    }
+    let channels = Channels::new("socket.io", namespace.clone());
+    let channel = match channels.heard(&vector.channel) {
+        Heard::Broadcast => channels.broadcast(),
+        Heard::ToRoom(room) => {
+            assert_eq!(read.scope.target.rooms, [room]);
+            channels.room(room)
+        }
+    };
+    assert_eq!(channel, vector.channel);
+    let scope = &read.scope;
+    Broadcast::encode(sender, &namespace, &scope.target, &scope.flags, &event, &args, &BOUNDS).expect("short")
+}
+
+fn request(vector: &Vector, message: &Bytes) -> Vec<u8> {
+    let read = Request::decode(message, &BOUNDS).expect("a request");
+    let text = |text: &Option<_>| text.as_deref().map(Value::from).unwrap_or_default();
+    assert_eq!((text(&read.sender), text(&read.id)), (vector.decoded["uid"].clone(), vector.decoded["requestId"].clone()));
+    let Wish::Broadcast(broadcast) = &read.body else { return read.encode(&BOUNDS).expect("short") };
+    let (event, args) = broadcast.event(&BOUNDS).expect("an event");
+    let ids = (read.sender.as_deref().expect("a sender"), read.id.as_deref().expect("an id"));
+    let scope = &broadcast.scope;
+    Request::encode_broadcast(ids, &broadcast.namespace(), &scope.target, &scope.flags, (&event, &args), &BOUNDS).expect("short")
+}
+
+/// A message on a channel of the pub/sub adapter's; those of the other adapters are not ours yet.
+#[derive(Deserialize)]
+struct Vector {
+    case: String,
+    channel: String,
+    decoded: Value,
+    hex: String,
+}
+
+impl Vector {
+    fn kind(&self) -> &str {
+        self.channel.split('#').next().unwrap_or_default()
+    }
+
+    fn message(&self) -> Bytes {
+        let digit = |at| self.hex.get(at..at + 2).and_then(|byte| u8::from_str_radix(byte, 16).ok()).expect("hexadecimal");
+        (0..self.hex.len()).step_by(2).map(digit).collect()
+    }
+}
+
+fn vectors() -> Vec<Vector> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/redis.json");
+    let all: Vec<Value> = serde_json::from_str(&fs::read_to_string(path).expect("vectors")).expect("JSON");
+    let is_ours = |vector: &Value| {
+        let case = vector["case"].as_str().unwrap_or_default();
+        case.starts_with("classic") || case.starts_with("emitter")
+    };
+    all.into_iter().filter(is_ours).map(|vector| serde_json::from_value(vector).expect("a vector")).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
