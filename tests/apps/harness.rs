@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
+use stickyport::cluster::{self, Redis};
 use stickyport::engine::{Application, Connection, Session};
 use stickyport::http::client_address::Networks;
 use stickyport::hub::{
@@ -34,19 +35,47 @@ use wire_value::{read, shown};
 struct Config {
     port: u16,
     opts: NodeOptions,
-    adapter: Option<Value>,
+    adapter: Option<AdapterConfig>,
+}
+
+/// What joins it to a cluster.
+#[derive(Deserialize)]
+struct AdapterConfig {
+    #[serde(rename = "type")]
+    kind: String,
+    url: Option<String>,
+    #[serde(default)]
+    opts: AdapterOptions,
+}
+
+/// The reference's options for its adapter.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct AdapterOptions {
+    key: Option<String>,
+}
+
+impl AdapterConfig {
+    fn redis(&self) -> Result<Arc<Redis>, Box<dyn std::error::Error>> {
+        if self.kind != "redis" {
+            return Err(format!("there is no adapter of type {} yet", self.kind).into());
+        }
+        let defaults = cluster::Options::default();
+        let options = cluster::Options {
+            url: self.url.clone().unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned()),
+            prefix: self.opts.key.clone().unwrap_or(defaults.prefix),
+        };
+        Ok(Redis::new(&options, &limits(), Arc::default())?)
+    }
 }
 
 // One thread, as in the reference: a command is carried out as a whole before anything else happens.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config: Config = serde_json::from_str(&std::env::args().nth(1).unwrap_or_else(|| "{}".to_owned()))?;
-    if let Some(adapter) = &config.adapter {
-        // The one place for the adapters of a cluster.
-        return Err(format!("there is no adapter of type {} yet, only the one of a single node", adapter["type"]).into());
-    }
+    let redis = config.adapter.as_ref().map(AdapterConfig::redis).transpose()?;
     let shared = Arc::new(Shared::default());
-    let io = server(&shared, &config.opts);
+    let io = server(&shared, &config.opts, redis.as_ref());
     let engine = io
         .engine()
         .options(config.opts.engine("/socket.io/"))
@@ -55,11 +84,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listeners = listen(config.port)?;
     let port = listeners.own_port().expect("just bound");
     let shutdown = Shutdown::new();
-    let server = Server::new(engine).cors(config.opts.cors()).trusted_proxies(Networks::default()).restart_window(Duration::ZERO);
+    let mut server =
+        Server::new(engine).cors(config.opts.cors()).trusted_proxies(Networks::default()).restart_window(Duration::ZERO);
+    if let Some(redis) = &redis {
+        server = server.cluster(Arc::clone(redis), io.clone());
+    }
     tokio::spawn({
         let shutdown = shutdown.clone();
         async move { server.run(listeners, &shutdown).await }
     });
+    if let Some(redis) = &redis {
+        redis.connected().await;
+    }
     shared.pipe.tell("listening", object! { port: port });
 
     let mut commands = Commands::new()?;
@@ -192,10 +228,14 @@ fn handshake(handshake: &Handshake) -> Value {
     told
 }
 
-fn server(shared: &Arc<Shared>, options: &NodeOptions) -> SocketIo {
+fn server(shared: &Arc<Shared>, options: &NodeOptions, redis: Option<&Arc<Redis>>) -> SocketIo {
     let told = Arc::clone(shared);
     let forgotten = Arc::clone(shared);
-    SocketIo::builder()
+    let mut builder = SocketIo::builder();
+    if let Some(redis) = redis {
+        builder = builder.adapter(Arc::clone(redis) as _);
+    }
+    builder
         .options(options.hub())
         .limits(limits())
         .state(Arc::clone(shared))
