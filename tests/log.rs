@@ -40,6 +40,19 @@ fn an_old_client_leaves_one_line_that_names_the_mend() {
 }
 
 #[test]
+fn a_flood_of_handshakes_leaves_one_line_that_names_the_limit() {
+    let place = Place::new("handshakes");
+    let instance = Instance::start(place.command(0).args(["--set", "limits.handshakes_per_second_per_address=1"]));
+    let head = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nX-Forwarded-For: 192.0.2.7\r\n";
+    let mut refused = 0;
+    while refused < 2 {
+        let answer = request(place.own(0), head, "");
+        refused += usize::from(answer.ends_with(r#"{"code":4,"message":"too many handshakes from this address"}"#));
+    }
+    only_warning(instance, r#"client="192.0.2.7""#, "http.trusted_proxies must name it");
+}
+
+#[test]
 fn a_client_with_another_parser_leaves_one_line_that_names_the_mend() {
     for (parser, connect, mend) in
         [("json", MSGPACK_CONNECT, r#"socketio.parser = "msgpack" is"#), ("msgpack", "40", r#"socketio.parser = "json" is"#)]

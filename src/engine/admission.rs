@@ -52,13 +52,19 @@ pub(super) struct Gate {
 struct State {
     is_shut: bool,
     sessions: usize,
-    addresses: HashMap<String, Address>,
+    addresses: Addresses,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    shares: HashMap<Arc<str>, Share>,
     /// Addresses at which the next sweep is worth its while.
     sweep_at: usize,
 }
 
+/// What one address has of the instance.
 #[derive(Debug)]
-struct Address {
+struct Share {
     sessions: usize,
     window: Instant,
     handshakes: u32,
@@ -69,7 +75,7 @@ struct Address {
 pub struct Admission {
     gate: Arc<Gate>,
     /// Set when sessions are counted per address.
-    address: Option<String>,
+    address: Option<Arc<str>>,
 }
 
 impl Gate {
@@ -94,29 +100,30 @@ impl Gate {
             metrics.refused_draining.inc();
             return Err(Refusal::Draining);
         }
-        let address = &*network(address);
+        let State { sessions, addresses, .. } = &mut *state;
         let by_address = limits.sessions_per_address > 0 || limits.handshakes_per_second_per_address > 0;
-        if by_address {
-            let entry = state.address(address, now);
-            entry.handshakes += 1;
-            if limits.handshakes_per_second_per_address > 0 && entry.handshakes > limits.handshakes_per_second_per_address {
+        let mut share = by_address.then(|| addresses.entry(&network(address), now));
+        if let Some((_, share)) = &mut share {
+            share.handshakes += 1;
+            if limits.handshakes_per_second_per_address > 0 && share.handshakes > limits.handshakes_per_second_per_address {
                 metrics.limit_handshakes_per_address.inc();
                 return Err(Refusal::TooFast);
             }
-            if limits.sessions_per_address > 0 && entry.sessions >= limits.sessions_per_address {
+            if limits.sessions_per_address > 0 && share.sessions >= limits.sessions_per_address {
                 metrics.limit_sessions_per_address.inc();
                 return Err(Refusal::AddressFull);
             }
         }
-        if limits.sessions > 0 && state.sessions >= limits.sessions {
+        if limits.sessions > 0 && *sessions >= limits.sessions {
             metrics.limit_sessions.inc();
             return Err(Refusal::Full);
         }
-        state.sessions += 1;
-        if by_address {
-            state.address(address, now).sessions += 1;
-        }
-        Ok(Admission { gate: Arc::clone(self), address: by_address.then(|| address.to_owned()) })
+        *sessions += 1;
+        let address = share.map(|(address, share)| {
+            share.sessions += 1;
+            address
+        });
+        Ok(Admission { gate: Arc::clone(self), address })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -132,19 +139,29 @@ fn network(address: &str) -> Cow<'_, str> {
     }
 }
 
-impl State {
-    fn address(&mut self, address: &str, now: Instant) -> &mut Address {
-        if self.addresses.len() >= self.sweep_at.max(SWEEP_AT) && !self.addresses.contains_key(address) {
-            self.addresses.retain(|_, entry| entry.sessions > 0 || entry.window + WINDOW > now);
+impl Addresses {
+    fn entry(&mut self, address: &str, now: Instant) -> (Arc<str>, &mut Share) {
+        let address = match self.shares.get_key_value(address) {
+            Some((address, _)) => Arc::clone(address),
+            None => {
+                self.sweep(now);
+                address.into()
+            }
+        };
+        let share = self.shares.entry(Arc::clone(&address)).or_insert(Share { sessions: 0, window: now, handshakes: 0 });
+        if share.window + WINDOW <= now {
+            share.window = now;
+            share.handshakes = 0;
+        }
+        (address, share)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.shares.len() >= self.sweep_at.max(SWEEP_AT) {
+            self.shares.retain(|_, share| share.sessions > 0 || share.window + WINDOW > now);
             // Twice of what is left, so that a sweep costs no handshake more than its share.
-            self.sweep_at = 2 * self.addresses.len();
+            self.sweep_at = 2 * self.shares.len();
         }
-        let entry = self.addresses.entry(address.to_owned()).or_insert(Address { sessions: 0, window: now, handshakes: 0 });
-        if entry.window + WINDOW <= now {
-            entry.window = now;
-            entry.handshakes = 0;
-        }
-        entry
     }
 }
 
@@ -152,8 +169,8 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
         state.sessions -= 1;
-        if let Some(entry) = self.address.as_deref().and_then(|address| state.addresses.get_mut(address)) {
-            entry.sessions -= 1;
+        if let Some(share) = self.address.as_deref().and_then(|address| state.addresses.shares.get_mut(address)) {
+            share.sessions -= 1;
         }
     }
 }
@@ -205,7 +222,7 @@ mod tests {
             drop(door.knock(&number.to_string()));
         }
         let state = door.gate.lock();
-        assert!(state.addresses.len() <= 2 * SWEEP_AT && state.addresses.contains_key("kept"));
+        assert!(state.addresses.shares.len() <= 2 * SWEEP_AT && state.addresses.shares.contains_key("kept"));
         drop(state);
         drop(kept);
     }

@@ -50,6 +50,7 @@ pub struct EngineIo {
     trusted_proxies: Networks,
     path: String,
     old_clients: Reminder,
+    floods: Reminder,
 }
 
 /// Why a request of the protocol is not served.
@@ -78,7 +79,7 @@ impl EngineIo {
         let options = engine.options();
         let bare = options.path.trim_end_matches('/');
         let path = if options.add_trailing_slash { format!("{bare}/") } else { bare.to_owned() };
-        Self { engine, cors, trusted_proxies, path, old_clients: Reminder::default() }
+        Self { engine, cors, trusted_proxies, path, old_clients: Reminder::default(), floods: Reminder::default() }
     }
 
     /// The part of `path` below ours, or `None` when the request is not for us.
@@ -393,9 +394,7 @@ impl EngineIo {
             Refused::Room(refusal) => (refusal.status(), ConnectionError::Forbidden(String::new()).code(), refusal.to_string()),
         };
         debug!(code, message, transport = transport(parts), "request refused");
-        if matches!(refused, Refused::Protocol(ConnectionError::UnsupportedProtocolVersion)) {
-            self.advise(parts, peer);
-        }
+        self.advise(refused, parts, peer);
         let is_room = matches!(refused, Refused::Room(_));
         let mut answer = if is_upgrade {
             // The reference refuses an upgrade in plain HTTP, always with 400; a full instance says so.
@@ -414,11 +413,24 @@ impl EngineIo {
     }
 
     /// Tells the operator how to let in those who are kept out by a default, and nothing of others who are refused as they are.
-    fn advise(&self, parts: &Parts, peer: &Peer) {
-        let version = Query::find(parts.uri.query().unwrap_or_default(), "EIO");
-        if version.as_deref() == Some("3") && self.old_clients.is_due(Instant::now()) {
-            let client = self.client(parts, peer).address();
-            warn!(client, "a client of Socket.IO 2 was refused: engine.allow_eio3 = true lets such clients in");
+    fn advise(&self, refused: &Refused, parts: &Parts, peer: &Peer) {
+        match refused {
+            Refused::Protocol(ConnectionError::UnsupportedProtocolVersion) => {
+                let version = Query::find(parts.uri.query().unwrap_or_default(), "EIO");
+                if version.as_deref() == Some("3") && self.old_clients.is_due(Instant::now()) {
+                    let client = self.client(parts, peer).address();
+                    warn!(client, "a client of Socket.IO 2 was refused: engine.allow_eio3 = true lets such clients in");
+                }
+            }
+            Refused::Room(Refusal::TooFast) if self.floods.is_due(Instant::now()) => {
+                let client = self.client(parts, peer).address();
+                warn!(
+                    client,
+                    "too many handshakes from one address: limits.handshakes_per_second_per_address bounds them; if it is a proxy's, http.trusted_proxies \
+                     must name it"
+                );
+            }
+            _ => {}
         }
     }
 }

@@ -10,8 +10,9 @@ options! {
         pub sessions: usize = 100_000,
         /// Sessions that one client address (of IPv6, one /64) may hold at once; 0 is no limit, because carriers put thousands of people behind one.
         pub sessions_per_address: usize = 0,
-        /// Handshakes a second that one client address may begin; 0 is no limit, for the same reason.
-        pub handshakes_per_second_per_address: u32 = 0,
+        /// Handshakes a second that one client address may begin; 0 is no limit. More than a carrier's people begin in a second, and in the 45 s that a
+        /// session outlives its client too few to fill the instance.
+        pub handshakes_per_second_per_address: u32 = 1_000,
         /// Packets in one polling payload; clients put whole bursts into one POST.
         pub packets_per_payload: usize = 10_000,
         /// Binary attachments of one Socket.IO packet, as the reference counts them.

@@ -46,8 +46,8 @@ pub struct Flags {
     /// Longest disconnection that is recovered; 0 is none.
     #[arg(long, default_value_t = 0)]
     recovery: u64,
-    /// Bounds, as JSON of the table `[limits]`.
-    #[arg(long, default_value = "{}", value_parser = |json: &str| serde_json::from_str::<Limits>(json))]
+    /// Bounds, as JSON of the table `[limits]`; `{}` are the defaults, which hold all clients of a test together for one.
+    #[arg(long, default_value = r#"{"handshakes_per_second_per_address":0}"#, value_parser = |json: &str| serde_json::from_str::<Limits>(json))]
     limits: Limits,
 }
 

@@ -25,8 +25,6 @@ pub enum Attack {
     Idle,
     /// Polling handshakes over 64 connections, each as fast as it is answered.
     Handshakes,
-    /// The same at a server that allows an address ten a second.
-    LimitedHandshakes,
     /// Polling handshakes, a new connection for each, 64 at a time.
     NewHandshakes,
     /// WebSocket handshakes, 64 at a time, the session reset when it is open.
@@ -54,24 +52,13 @@ impl Attack {
         self.to_possible_value().expect("none is skipped").get_name().to_owned()
     }
 
-    /// What the server is started with.
-    pub fn server(self) -> &'static [&'static str] {
-        // Sessions that a flood leaves behind are gone in ten seconds, so that the next measurement without one need not wait long.
-        match self {
-            Self::LimitedHandshakes => {
-                &["--ping-interval=5000", "--ping-timeout=5000", r#"--limits={"handshakes_per_second_per_address":10}"#]
-            }
-            _ => &["--ping-interval=5000", "--ping-timeout=5000"],
-        }
-    }
-
     /// Attackers that work side by side.
     fn hands(self) -> usize {
         match self {
             Self::SlowHeaders => 3_000,
             Self::SlowBodies => 1_000,
             Self::Idle => 15_000,
-            Self::Handshakes | Self::LimitedHandshakes | Self::NewHandshakes | Self::WebSocketHandshakes | Self::Connects => 64,
+            Self::Handshakes | Self::NewHandshakes | Self::WebSocketHandshakes | Self::Connects => 64,
             Self::Giants | Self::TooLarge => 8,
             Self::Packets | Self::TooManyPackets | Self::Events => 4,
             Self::Namespaces => 50,
@@ -137,7 +124,7 @@ impl Hand {
                 self.count();
                 line.drain().await;
             }
-            Attack::Handshakes | Attack::LimitedHandshakes => loop {
+            Attack::Handshakes => loop {
                 line.get("EIO=4&transport=polling").await?;
                 self.count();
             },

@@ -16,7 +16,7 @@ const SERVER: &[&str] = &[
     "--ping-interval=3000",
     "--ping-timeout=3000",
     "--connect-timeout=4000",
-    r#"--limits={"header_timeout":"3s","body_timeout":"4s","keep_alive":"5s","outbox_bytes":"1 MiB"}"#,
+    r#"--limits={"handshakes_per_second_per_address":0,"header_timeout":"3s","body_timeout":"4s","keep_alive":"5s","outbox_bytes":"1 MiB"}"#,
 ];
 
 /// Clients that are there all along.
