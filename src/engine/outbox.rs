@@ -95,6 +95,12 @@ impl Outbox {
         self.packets.push_back(packet);
     }
 
+    /// The first packet, of which so many bytes have left already.
+    pub(super) fn push_begun(&mut self, packet: Encoded, sent: usize) {
+        self.push(packet);
+        self.advance(sent);
+    }
+
     /// [`Outbox::take_mark`] gives `mark` when all that waits now has left.
     pub(super) fn mark(&mut self, mark: u64) {
         let marks = self.marks.get_or_insert_default();

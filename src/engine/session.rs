@@ -12,7 +12,7 @@ use crate::protocol::limits::Limits;
 use crate::protocol::session::{Output, Session as Machine, TransportKind};
 use crate::protocol::sid::Sid;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -488,7 +488,7 @@ impl Session {
     fn answer_probe(self: &Arc<Self>, state: &mut State) {
         let Some(candidate) = &state.candidate else { return };
         let answer = &self.engine.probe_answer;
-        let written = candidate.stream.try_write_vectored(&answer.websocket().map(io::IoSlice::new));
+        let written = candidate.stream.try_write_vectored(&answer.websocket().map(IoSlice::new));
         // The first bytes on a fresh connection: a kernel that does not take them has lost it.
         if written.ok() != Some(answer.len()) {
             state.machine.handle_candidate_lost();
@@ -509,6 +509,11 @@ impl Session {
     }
 
     fn push(&self, state: &mut State, packets: &[Encoded]) -> Result<(), SendError> {
+        if let [packet] = packets
+            && self.write_at_once(state, packet)
+        {
+            return Ok(());
+        }
         let was_empty = state.outbox.is_empty();
         self.queue(state, packets)?;
         // What waits already is ahead of us, and whoever put it there sees to it: the loop is waiting for the socket.
@@ -516,6 +521,24 @@ impl Session {
             self.let_go(state);
         }
         Ok(())
+    }
+
+    /// Writes a packet before which nothing waits, without putting it in line first; of one that does not fit the rest waits. `false` leaves it to be sent.
+    fn write_at_once(&self, state: &mut State, packet: &Encoded) -> bool {
+        let State { outbox, link: Link::WebSocket(stream), written, .. } = state else { return false };
+        if !outbox.is_empty() || self.version() == Version::V3 {
+            return false;
+        }
+        let [_, frame] = packet.websocket();
+        // An error is met when it is sent with what waits, at no cost: the socket is known to be full then, or broken.
+        let Ok(count) = stream.try_write_vectored(&[IoSlice::new(frame)]) else { return false };
+        *written = Some(Instant::now());
+        if count < frame.len() {
+            outbox.push_begun(packet.clone(), count);
+            self.metrics().outbound_bytes.add(outbox.bytes() as i64);
+            self.wake.notify_one();
+        }
+        true
     }
 
     /// Sends what waits, as far as the client takes it.

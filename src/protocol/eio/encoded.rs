@@ -3,7 +3,7 @@
 use super::Message;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// RFC 6455, section 5.2: a frame header of an unmasked frame has 2, 4 or 10 bytes.
 const MAX_HEADER: usize = 10;
@@ -85,7 +85,8 @@ impl Encoded {
                 10
             }
         };
-        let frame = Bytes::from(buffer).slice(MAX_HEADER - header..);
+        let mut frame = Bytes::from(buffer);
+        frame.advance(MAX_HEADER - header);
         Self { frame, header: header as u8, binary, compress: true, is_typed: false }
     }
 
