@@ -300,7 +300,7 @@ impl Session {
         let mut state = self.lock();
         let at = |state: &State| state.machine.poll_deadline().map(|(at, _)| at);
         let before = at(&state);
-        state.machine.handle_packet(packet, Instant::now().into_std());
+        state.machine.handle_packet(packet, || Instant::now().into_std());
         if at(&state) < before {
             // After a pong that came by POST the loop still sleeps until it would have been too late.
             self.wake.notify_one();

@@ -11,7 +11,7 @@ use crate::hub::ack::AckSender;
 use crate::protocol::client::{Attempt, Client, Output, Violation};
 use crate::protocol::sio::DecodeError;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -25,6 +25,8 @@ pub(super) struct Link {
     gone: Notify,
     /// Sockets on which too much waits.
     held_back: AtomicUsize,
+    /// Cleared once the client has no deadline any more: this is asked for every message.
+    has_deadline: AtomicBool,
 }
 
 struct State {
@@ -41,7 +43,14 @@ impl Link {
         let connect_by = Instant::now() + io.options().connect_timeout;
         let client = Client::new(version, io.parser(), max_attachments, limits.namespaces_per_session, connect_by.into_std());
         let state = Mutex::new(State { client, incoming: Intake::new(io.metrics(), limits), is_closed: false });
-        Arc::new_cyclic(|this| Self { io, this: Weak::clone(this), state, gone: Notify::new(), held_back: AtomicUsize::new(0) })
+        Arc::new_cyclic(|this| Self {
+            io,
+            this: Weak::clone(this),
+            state,
+            gone: Notify::new(),
+            held_back: AtomicUsize::new(0),
+            has_deadline: AtomicBool::new(true),
+        })
     }
 
     /// The session has just begun, and some clients come in by that alone.
@@ -214,7 +223,12 @@ impl Connection for Link {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.lock().client.poll_deadline().map(Instant::from_std)
+        if !self.has_deadline.load(Relaxed) {
+            return None;
+        }
+        let deadline = self.lock().client.poll_deadline();
+        self.has_deadline.store(deadline.is_some(), Relaxed);
+        deadline.map(Instant::from_std)
     }
 
     fn timeout(&self, session: &Arc<Session>, now: Instant) {

@@ -264,7 +264,7 @@ impl Live {
             sockets.iter().for_each(|socket| self.notify_outgoing(socket, name, args));
             return;
         }
-        self.send_to(&self.select(target), flags, name, args);
+        self.send_to(self.select(target), flags, name, args);
     }
 
     /// The same with an event that is only read if somebody hears it, or may come back and hear it.
@@ -277,7 +277,7 @@ impl Live {
         }
         let sockets = self.select(target);
         if let Some((name, args)) = (!sockets.is_empty()).then(read).flatten() {
-            self.send_to(&sockets, flags, &name, &args);
+            self.send_to(sockets, flags, &name, &args);
         }
     }
 
@@ -286,7 +286,7 @@ impl Live {
         self.shelf.is_some() || self.read().index.has(room)
     }
 
-    fn send_to(&self, sockets: &[Socket], flags: &Flags, name: &str, args: &Args) {
+    fn send_to(&self, sockets: Vec<Socket>, flags: &Flags, name: &str, args: &Args) {
         let Some(parser) = sockets.first().map(|socket| socket.io().parser()) else { return };
         let packets = flags.packets(parser.event(&self.name, None, name, args));
         self.send(sockets, flags, &packets, name, args);
@@ -308,7 +308,7 @@ impl Live {
             for socket in &sockets {
                 register(socket, id);
             }
-            self.send(&sockets, flags, &packets, name, args);
+            self.send(sockets.iter().cloned(), flags, &packets, name, args);
         }
         (sockets, id)
     }
@@ -336,11 +336,11 @@ impl Live {
         flags.packets(shelf.parser().event(&self.name, None, name, args))
     }
 
-    fn send(&self, sockets: &[Socket], flags: &Flags, packets: &[Encoded], name: &str, args: &Args) {
+    fn send(&self, sockets: impl IntoIterator<Item = Socket>, flags: &Flags, packets: &[Encoded], name: &str, args: &Args) {
         let event = (!self.behaviour.outgoing.is_empty()).then(|| Event::sent(name, args));
         for socket in sockets {
             if let Some(event) = &event {
-                self.tell_outgoing(socket, event);
+                self.tell_outgoing(&socket, event);
             }
             // One socket that cannot take it is none of the others' business.
             let _ = socket.send_with(flags, packets);

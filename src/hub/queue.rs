@@ -202,6 +202,8 @@ struct Course {
     span: Span,
     /// How many handlers of the stage have been called.
     called: usize,
+    /// How many it has, once one has been called: looked up once for an event.
+    handlers: usize,
     stage: Stage,
 }
 
@@ -229,7 +231,7 @@ impl Course {
             Job::Disconnected(reason) => Stage::Disconnecting(DisconnectContext { socket: socket.clone(), reason }),
         };
         let span = tracing::debug_span!("socket", namespace = socket.namespace(), id = %socket.log_id());
-        Self { socket, span, called: 0, stage }
+        Self { socket, span, called: 0, handlers: 0, stage }
     }
 
     /// Calls handlers until one has to wait, which is returned.
@@ -277,6 +279,10 @@ impl Course {
     /// Calls the next handler, if there is one.
     fn step(&mut self) -> Option<Result<Step, Panic>> {
         loop {
+            if self.called > 0 && self.called == self.handlers {
+                self.advance();
+                continue;
+            }
             let behaviour = &self.socket.live().behaviour;
             let step = match &self.stage {
                 Stage::Connect(context) => self.call(&behaviour.connect, context),
@@ -292,16 +298,17 @@ impl Course {
                 Stage::Disconnect(context, _) => self.call(&behaviour.disconnect, context),
                 Stage::Over => return None,
             };
-            if step.is_some() {
+            if let Some((step, handlers)) = step {
                 self.called += 1;
-                return step;
+                self.handlers = handlers;
+                return Some(step);
             }
             self.advance();
         }
     }
 
-    fn call<C>(&self, handlers: &[Box<dyn Call<C>>], context: &C) -> Option<Result<Step, Panic>> {
-        handlers.get(self.called).map(|handler| guarded(|| handler.call(context)))
+    fn call<C>(&self, handlers: &[Box<dyn Call<C>>], context: &C) -> Option<(Result<Step, Panic>, usize)> {
+        handlers.get(self.called).map(|handler| (guarded(|| handler.call(context)), handlers.len()))
     }
 
     fn advance(&mut self) {

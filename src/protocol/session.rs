@@ -169,8 +169,8 @@ impl Session {
         self.probe.is_some()
     }
 
-    /// A packet came over the session's transport.
-    pub fn handle_packet(&mut self, packet: Packet, now: Instant) {
+    /// A packet came over the session's transport; for most of them nobody asks what time it is.
+    pub fn handle_packet(&mut self, packet: Packet, now: impl Fn() -> Instant) {
         if self.phase != Phase::Open {
             // A closing session still hears its client go.
             if packet == Packet::Close {
@@ -180,20 +180,20 @@ impl Session {
         }
         if self.version == Version::V3 {
             // Whatever it says, it is alive.
-            self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval };
+            self.heartbeat = Heartbeat::Idle { ping_at: now() + self.timing.ping_interval };
         } else if let Heartbeat::Waiting { pong_by, rearmed, .. } = &mut self.heartbeat
             && !*rearmed
             && !matches!(packet, Packet::Pong(_))
         {
             // Other traffic shows that the line is alive, once: a pong may stand in a queue behind it.
-            *pong_by = now + self.timing.ping_timeout;
+            *pong_by = now() + self.timing.ping_timeout;
             *rearmed = true;
         }
         match packet {
             Packet::Message(message) => self.outputs.push_back(Output::Message(message)),
             Packet::Ping(data) if self.version == Version::V3 => self.outputs.extend([Output::Pong(data), Output::Heartbeat]),
             Packet::Pong(_) if self.version == Version::V4 => {
-                self.heartbeat = Heartbeat::Idle { ping_at: now + self.timing.ping_interval };
+                self.heartbeat = Heartbeat::Idle { ping_at: now() + self.timing.ping_interval };
                 self.outputs.push_back(Output::Heartbeat);
             }
             // In protocol 4 only the server pings, in protocol 3 only the client.
@@ -335,9 +335,11 @@ impl Session {
                     Heartbeat::Idle { ping_at } => (ping_at, Deadline::Ping),
                     Heartbeat::Waiting { pong_by, .. } => (pong_by, Deadline::Pong),
                 };
-                let upgrade = self.probe.map(|probe| (probe.upgrade_by, Deadline::Upgrade));
-                let noop = self.probe.and_then(|probe| Some((probe.noop_at?, Deadline::Noop)));
-                [Some(heartbeat), upgrade, noop].into_iter().flatten().min_by_key(|(at, _)| *at)
+                // Asked before and after every message, and probed once at most.
+                let Some(probe) = self.probe else { return Some(heartbeat) };
+                let upgrade = (probe.upgrade_by, Deadline::Upgrade);
+                let noop = probe.noop_at.map(|at| (at, Deadline::Noop));
+                [Some(heartbeat), Some(upgrade), noop].into_iter().flatten().min_by_key(|(at, _)| *at)
             }
         }
     }
@@ -594,7 +596,7 @@ mod tests {
         }
 
         fn packet(&mut self, text: &str) -> Vec<Output> {
-            self.session.handle_packet(Packet::decode(&text.into()).expect("a packet"), self.now);
+            self.session.handle_packet(Packet::decode(&text.into()).expect("a packet"), || self.now);
             self.outputs()
         }
 

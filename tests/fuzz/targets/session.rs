@@ -191,7 +191,7 @@ impl Run {
                 self.alive = self.now;
             }
         }
-        self.session.handle_packet(packet, self.now);
+        self.session.handle_packet(packet, || self.now);
     }
 
     fn timeout(&mut self, reading: bool) {
