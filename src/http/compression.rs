@@ -22,6 +22,7 @@ pub enum Coding {
 impl Coding {
     /// The one that the client of a request takes.
     pub fn accepted(request: &HeaderMap) -> Option<Self> {
+        request.get(ACCEPT_ENCODING)?;
         [Self::Gzip, Self::Deflate].into_iter().find(|coding| accepts(request, coding.name()))
     }
 

@@ -126,7 +126,7 @@ impl EngineIo {
         let answer = async move {
             match work {
                 Work::Poll { session, script, reply } => self.poll(&session, script, reply).await,
-                Work::Post { session, is_form, reply, body } => self.post(&session, is_form, reply, body).await,
+                Work::Post { session, posted, reply } => self.post(&session, posted, reply).await,
                 Work::Open(answer) => answer.await,
                 Work::Done(answer) => answer,
             }
@@ -150,7 +150,10 @@ impl EngineIo {
             (None, None) => Work::Open(Box::pin(self.open(parts, peer))),
             (Some(session), None) => match parts.method {
                 Method::GET => Work::Poll { session, script, reply: self.reply(parts) },
-                Method::POST => Work::Post { session, is_form: script.is_some(), reply: self.reply(parts), body },
+                Method::POST => {
+                    let posted = Posted::of(&parts.headers, script.is_some(), body);
+                    Work::Post { session, posted, reply: self.reply(parts) }
+                }
                 // As the reference answers a method that polling has no use for.
                 _ => Work::Done(self.reply(parts).with(self, plain(StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()))),
             },
@@ -238,16 +241,16 @@ impl EngineIo {
         }
     }
 
-    async fn post(&self, session: &Arc<Session>, is_form: bool, reply: Reply, body: Incoming) -> Answer {
+    async fn post(&self, session: &Arc<Session>, posted: Posted, reply: Reply) -> Answer {
+        let Posted { is_form, is_binary, announced, body } = posted;
         let bad_request = |reply: Reply| reply.with(self, plain(StatusCode::BAD_REQUEST, Bytes::new()));
         let Ok(post) = session.begin_post() else { return bad_request(reply) };
-        let is_binary = reply.is_octets;
         if is_binary && session.version() == Version::V4 {
             post.break_off();
             return bad_request(reply);
         }
         let limit = self.engine.options().max_payload;
-        let body = if reply.announced.is_some_and(|length| length > limit as u64) {
+        let body = if announced.is_some_and(|length| length > limit as u64) {
             Err(None)
         } else {
             let read = timeout(self.engine.limits().body_timeout, read(Limited::new(body, limit), self.engine.intake())).await;
@@ -362,8 +365,6 @@ impl EngineIo {
         let is_kept = self.engine.adds_headers() || headers.capacity() > REUSED;
         let mut reply = Reply {
             is_explorer: agent.contains("Trident/"),
-            is_octets: headers.get(CONTENT_TYPE) == Some(&OCTETS),
-            announced: headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
             coding: Coding::accepted(headers),
             headers: if is_kept { HeaderMap::new() } else { mem::take(&mut parts.headers) },
             request: is_kept.then(|| Box::new(parts)),
@@ -444,13 +445,31 @@ enum Work<'a> {
     },
     Post {
         session: Arc<Session>,
-        is_form: bool,
+        posted: Posted,
         reply: Reply,
-        body: Incoming,
     },
     /// A handshake or an upgrade, in a box because it is large and happens once a session.
     Open(Pin<Box<dyn Future<Output = Answer> + Send + 'a>>),
     Done(Answer),
+}
+
+/// What a client posts.
+struct Posted {
+    is_form: bool,
+    is_binary: bool,
+    announced: Option<u64>,
+    body: Incoming,
+}
+
+impl Posted {
+    fn of(headers: &HeaderMap, is_form: bool, body: Incoming) -> Self {
+        Self {
+            is_form,
+            is_binary: headers.get(CONTENT_TYPE) == Some(&OCTETS),
+            announced: headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
+            body,
+        }
+    }
 }
 
 /// What an answer needs of its request.
@@ -460,8 +479,6 @@ struct Reply {
     /// The request itself where the application wants to see it; then nothing is in `headers` yet.
     request: Option<Box<Parts>>,
     is_explorer: bool,
-    is_octets: bool,
-    announced: Option<u64>,
     coding: Option<Coding>,
 }
 
