@@ -52,7 +52,8 @@ fn the_watchdog_is_fed_until_the_last_client_is_gone() {
     manager.wait_for("READY=1\n");
     let since = Instant::now();
     (0..10).for_each(|_| manager.wait_for("WATCHDOG=1\n"));
-    assert!(since.elapsed() > Duration::from_millis(300), "at half of the time, and not as fast as it can");
+    // The first two may come at once: one was late, and the next is not.
+    assert!(since.elapsed() > Duration::from_millis(200), "at a third of the time, and not as fast as it can");
     let _sids = [open(place.own(0)), open(place.own(0))];
     instance.signal("-TERM");
     manager.wait_for("STOPPING=1\n");
