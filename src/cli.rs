@@ -56,7 +56,8 @@ Exit codes:
 
 Signals:
   SIGTERM, Ctrl-C  stop: accept nothing more, close what is open, exit
-  SIGUSR1          drain: take no new clients, let go of those that are here, wait to be stopped";
+  SIGUSR1          drain: take no new clients, let go of those that are here, wait to be stopped
+  SIGHUP           reload: read the configuration again, take log level, limits and origins of it, name the rest";
 
 /// A realtime server for Socket.IO and WebSocket clients that keeps every client on its process.
 #[derive(Debug, Parser)]
@@ -173,7 +174,7 @@ impl Check {
             units: self.unit,
             proc: self.proc,
             balancer_place: self.balancer.clone().unwrap_or_else(|| PathBuf::from("--balancer-set")),
-            balancer: config::table(Sources { file: self.balancer, flags, ..Sources::default() })
+            balancer: config::table(&Sources { file: self.balancer, flags, ..Sources::default() })
                 .map_err(|error| error.to_string())?,
             clients: self.clients,
         })

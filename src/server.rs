@@ -1,6 +1,7 @@
 //! Joins the layers: what listens, what answers where, and how all of it goes.
 
 use crate::cluster::Redis;
+use crate::current::Current;
 use crate::engine::Engine;
 use crate::engine::stream::Stream;
 use crate::http::client_address::Networks;
@@ -63,8 +64,7 @@ const ACCEPTED_A_TURN: u64 = 8;
 #[derive(Debug)]
 pub struct Server {
     engine: Arc<Engine>,
-    cors: CorsOptions,
-    page_port: Option<u16>,
+    cors: Current<Cors>,
     trusted_proxies: Networks,
     metrics_allow: Networks,
     instance: u16,
@@ -81,8 +81,7 @@ impl Server {
     pub fn new(engine: Arc<Engine>) -> Self {
         Self {
             engine,
-            cors: CorsOptions::default(),
-            page_port: None,
+            cors: CorsOptions::default().into(),
             trusted_proxies: HttpOptions::default().trusted_proxies,
             metrics_allow: MetricsOptions::default().allow,
             instance: 0,
@@ -102,10 +101,10 @@ impl Server {
         self
     }
 
-    /// Sets which pages of other origins may connect.
+    /// Sets which pages of other origins may connect; who keeps a clone can change it later.
     #[must_use]
-    pub fn cors(mut self, cors: CorsOptions) -> Self {
-        self.cors = cors;
+    pub fn cors(mut self, cors: impl Into<Current<Cors>>) -> Self {
+        self.cors = cors.into();
         self
     }
 
@@ -130,11 +129,10 @@ impl Server {
         self
     }
 
-    /// Sets what the shared port answers beside its health and the client script; its pages may connect to the own port.
+    /// Sets what the shared port answers beside its health and the client script.
     #[must_use]
-    pub fn application(mut self, application: Router, page_port: Option<u16>) -> Self {
+    pub fn application(mut self, application: Router) -> Self {
         self.application = application;
-        self.page_port = page_port;
         self
     }
 
@@ -173,8 +171,7 @@ impl Server {
         for listener in listeners.http.iter().chain(&listeners.own) {
             info!(%listener, instance = self.instance, "listening");
         }
-        let cors = Cors::new(self.cors, self.page_port);
-        let engine_io = Arc::new(EngineIo::new(Arc::clone(&self.engine), cors, self.trusted_proxies));
+        let engine_io = Arc::new(EngineIo::new(Arc::clone(&self.engine), self.cors, self.trusted_proxies));
         let metrics = Page::new(Arc::clone(self.engine.metrics()), self.instance, self.engine.node(), SystemTime::now());
         let own = Arc::new(own::Routes::new(Arc::clone(&engine_io), metrics, self.metrics_allow, self.fallback));
         let shared = own::shared(&engine_io, self.application);
@@ -283,7 +280,7 @@ impl Serve for Own {
     async fn serve(self, stream: Stream, engine: Arc<Engine>, finish: CancellationToken) {
         let peer = stream.peer();
         let answer = |request: Request<Incoming>| self.0.answer(request, peer);
-        connection::serve(stream, engine.limits(), engine.metrics(), &finish, answer).await;
+        connection::serve(stream, &engine.limits().snapshot(), engine.metrics(), &finish, answer).await;
     }
 }
 
@@ -302,7 +299,7 @@ impl Serve for Shared {
                 answer
             }
         };
-        connection::serve(stream, engine.limits(), engine.metrics(), &finish, answer).await;
+        connection::serve(stream, &engine.limits().snapshot(), engine.metrics(), &finish, answer).await;
     }
 }
 

@@ -5,12 +5,13 @@ use crate::shutdown::{Phase, Shutdown};
 use sd_notify::NotifyState;
 use std::ffi::OsStr;
 use std::io;
+use std::iter;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// How often to look for news for `systemctl status`, each of which travels over D-Bus.
 const LOOK: Duration = Duration::from_secs(5);
@@ -72,6 +73,18 @@ impl Systemd {
             if !news.is_empty() && self.tell(&news) {
                 (is_ready, is_stopping, said) = (true, now == Phase::Stopping, status);
             }
+        }
+    }
+
+    /// Says that settings are read again while `work` does so, and then that clients are served as before.
+    pub async fn reloading(&self, work: impl Future<Output = ()>) {
+        let since = NotifyState::monotonic_usec_now();
+        let news: Vec<_> = iter::once(NotifyState::Reloading).chain(since).collect();
+        self.tell(&news);
+        work.await;
+        // It waits for this word, and of several in one message it would take the last.
+        while !self.tell(&[NotifyState::Ready]) {
+            sleep(LOOK).await;
         }
     }
 

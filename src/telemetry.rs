@@ -3,8 +3,11 @@
 use crate::options;
 use serde::{Deserialize, Serialize};
 use std::io::IsTerminal;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 options! {
     /// Logs, which go to standard error.
@@ -52,20 +55,37 @@ impl Options {
     }
 }
 
+/// The log of this process, whose level may be changed.
+#[derive(Debug)]
+pub struct Log(Handle<EnvFilter, Registry>);
+
+impl Log {
+    /// Logs at the level of these options from now on; their format is left alone.
+    ///
+    /// # Errors
+    /// A level that is not understood.
+    pub fn set_level(&self, options: &Options) -> Result<(), LevelError> {
+        // It can only fail because somebody else has set up logging, and decides there.
+        let _ = self.0.reload(options.filter()?);
+        Ok(())
+    }
+}
+
 /// Starts logging for the whole process; a second call changes nothing.
 ///
 /// # Errors
 /// A level that is not understood.
-pub fn init(options: &Options) -> Result<(), LevelError> {
+pub fn init(options: &Options) -> Result<Log, LevelError> {
+    let (filter, level) = reload::Layer::new(options.filter()?);
+    let registry = tracing_subscriber::registry().with(filter);
     // A log whose reader is gone is lost; saying so on standard error would panic whoever logs.
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(options.filter()?).with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     // It can only fail because somebody else, such as a test, has set up logging before.
     let _ = match options.format {
-        Format::Human => builder.with_ansi(wants_colour()).try_init(),
-        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Human => registry.with(lines.with_ansi(wants_colour())).try_init(),
+        Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    Ok(())
+    Ok(Log(level))
 }
 
 /// Colour is for terminals, and not for those who ask for none (<https://no-color.org>).

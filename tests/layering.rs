@@ -8,6 +8,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("options", &[]),
     ("metrics", &[]),
     ("reminder", &[]),
+    ("current", &[]),
     ("protocol", &[]),
     ("engine", &["protocol"]),
     ("hub", &["protocol", "engine"]),
@@ -18,17 +19,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shutdown", &[]),
     ("systemd", &["shutdown"]),
     ("config", &["protocol", "engine", "hub", "cluster", "http", "telemetry"]),
+    ("reload", &["protocol", "http", "config", "telemetry", "systemd"]),
     ("check", &["config", "http", "shutdown"]),
     ("cli", &["check", "config", "http"]),
     ("server", &["protocol", "engine", "hub", "cluster", "http", "shutdown"]),
 ];
 
 /// Leaves that every layer may use.
-const LEAVES: &[&str] = &["options", "metrics", "reminder"];
+const LEAVES: &[&str] = &["options", "metrics", "reminder", "current"];
 
 /// The places that may name a package; a package that is not listed is free.
 const HOMES: &[(&str, &[&str])] = &[
     ("figment", &["config"]),
+    ("arc_swap", &["current"]),
     ("prometheus_client", &["http/metrics"]),
     ("hyper", &["http", "server"]),
     ("hyper_util", &["http"]),

@@ -43,6 +43,25 @@ fn a_drain_is_told_and_is_not_the_end() {
 }
 
 #[test]
+fn a_reload_is_told_from_its_beginning_to_its_end() {
+    let place = Place::new("notify-reload");
+    let manager = Manager::new(&place);
+    let file = place.file("stickyport.toml", "");
+    let mut command = place.command(0);
+    let instance = Instance::start(command.arg("--config").arg(&file).env("NOTIFY_SOCKET", &manager.path));
+    assert!(manager.next().starts_with("READY=1\n"));
+    // A wrong one is the end of a reload, too.
+    for text in ["[limits]\nsessions = 2\n", "[limits"] {
+        place.file("stickyport.toml", text);
+        instance.signal("-HUP");
+        let told = manager.next();
+        let since = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("it begins").trim_end();
+        assert!(since.parse::<u64>().is_ok_and(|since| since > 0), "{told}");
+        assert_eq!(manager.next(), "READY=1\n");
+    }
+}
+
+#[test]
 fn the_watchdog_is_fed_until_the_last_client_is_gone() {
     let place = Place::new("notify-watchdog");
     let manager = Manager::new(&place);

@@ -29,11 +29,11 @@ pub(super) struct Route {
 
 impl Inbound {
     pub(super) fn new(redis: Arc<Redis>, io: SocketIo) -> Self {
-        let limits = io.limits();
+        let limits = io.limits().snapshot();
         let bounds = Bounds {
             bytes: limits.cluster_message_bytes,
             rooms: limits.cluster_rooms,
-            attachments: io.options().parser.max_attachments(limits),
+            attachments: io.options().parser.max_attachments(&limits),
         };
         Self { redis, io, bounds, routes: RwLock::default(), skipped: Reminder::default() }
     }

@@ -2,11 +2,13 @@
 
 mod error;
 mod print;
+mod reload;
 mod run_dir;
 mod sources;
 mod validate;
 
 pub use error::{ConfigError, Problem};
+pub use reload::Reloaded;
 pub use run_dir::RunDirError;
 pub use sources::{Flag, Sources, table};
 
@@ -60,6 +62,8 @@ pub struct Loaded {
     pub config: Config,
     /// Variables with our prefix that name no setting: a typo, or Kubernetes, which injects some.
     pub unknown_variables: Vec<String>,
+    /// Where it was read, to be read there again.
+    pub sources: Sources,
     figment: Figment,
 }
 
@@ -67,6 +71,16 @@ impl Loaded {
     /// Where a setting was written down: a file, a variable or a flag; empty when it is the default.
     pub fn place(&self, key: &str) -> String {
         self.figment.find_metadata(key).map_or_else(String::new, |metadata| metadata.name.to_string())
+    }
+
+    /// Finds what cannot be used in a configuration of these sources.
+    fn check(&self, config: &Config) -> Result<(), ConfigError> {
+        let located = config
+            .problems()
+            .into_iter()
+            .map(|(key, what)| Problem { place: error::place(self.figment.find_metadata(key), key), what });
+        let problems: Vec<_> = located.collect();
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 }
 
@@ -78,13 +92,9 @@ impl Config {
     pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
         let (figment, unknown_variables) = sources.merge::<Self>()?;
         let config: Self = figment.extract().map_err(ConfigError::wrong_value)?;
-        let problems = config.problems();
-        if problems.is_empty() {
-            return Ok(Loaded { config, unknown_variables, figment });
-        }
-        let located =
-            problems.into_iter().map(|(key, what)| Problem { place: error::place(figment.find_metadata(key), key), what });
-        Err(ConfigError { problems: located.collect() })
+        let loaded = Loaded { config, unknown_variables, sources, figment };
+        loaded.check(&loaded.config)?;
+        Ok(loaded)
     }
 
     /// What sids, nginx and the cluster call this process.
@@ -282,7 +292,8 @@ mod tests {
         assert_eq!(error, "/nowhere/stickyport.toml: No such file or directory (os error 2)");
         let broken = File::new("[engine\n");
         let error = broken.load().expect_err("refused").to_string();
-        assert!(error.contains(&broken.path().display().to_string()) && error.contains("line 1"), "{error}");
+        let path = broken.path().display();
+        assert_eq!(error, format!("{path}: TOML parse error at line 1, column 8: invalid table header, expected `.`, `]`"));
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Config {
     }
 }
 
-fn json(config: &Config) -> Value {
+pub(super) fn json(config: &Config) -> Value {
     serde_json::to_value(config).expect("settings are plain data")
 }
 
@@ -64,7 +64,7 @@ fn comment(file: &mut String, doc: &[&str]) {
 }
 
 /// TOML writes these values as JSON does, but for the space after a comma.
-fn toml(value: &Value) -> String {
+pub(super) fn toml(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
         value => value.to_string(),

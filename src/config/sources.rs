@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const PREFIX: &str = "STICKYPORT_";
 
 /// Where to read settings from; the default is nowhere.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// A TOML file, which must exist.
     pub file: Option<PathBuf>,
@@ -35,7 +35,7 @@ pub struct Flag {
 
 impl Sources {
     /// All sources, later ones above earlier ones, and the variables that name no setting.
-    pub(super) fn merge<T: Describe>(self) -> Result<(Figment, Vec<String>), ConfigError> {
+    pub(super) fn merge<T: Describe>(&self) -> Result<(Figment, Vec<String>), ConfigError> {
         let known = Value::serialize(T::default()).expect("settings are plain data");
         let known = known.as_dict().expect("settings are a table");
         let mut figment = Figment::from(Source { metadata: Metadata::named(""), dict: known.clone() });
@@ -51,7 +51,7 @@ impl Sources {
             }
             figment = figment.merge(Source { metadata: Metadata::from(place, &**path), dict });
         }
-        for (name, text) in self.environment {
+        for (name, text) in &self.environment {
             let Some((name, key)) = name.to_str().and_then(|name| Some((name, name.strip_prefix(PREFIX)?))) else { continue };
             let key = key.to_ascii_lowercase().replace("__", ".");
             match (setting(&key, known), text.to_str()) {
@@ -60,10 +60,11 @@ impl Sources {
                 (Some(default), Some(text)) => figment = figment.merge(Source::of(name.to_owned(), &key, typed(text, default))),
             }
         }
-        for Flag { place, key, text } in self.flags {
-            match setting(&key, known) {
-                None => problems.push(Problem { place, what: format!("unknown key; {}", known_keys::<T>(&key)) }),
-                Some(default) => figment = figment.merge(Source::of(place, &key, typed(&text, default))),
+        for Flag { place, key, text } in &self.flags {
+            let place = place.clone();
+            match setting(key, known) {
+                None => problems.push(Problem { place, what: format!("unknown key; {}", known_keys::<T>(key)) }),
+                Some(default) => figment = figment.merge(Source::of(place, key, typed(text, default))),
             }
         }
         if problems.is_empty() { Ok((figment, unknown_variables)) } else { Err(ConfigError { problems }) }
@@ -74,7 +75,7 @@ impl Sources {
 ///
 /// # Errors
 /// A source cannot be read, names a key that does not exist, or sets a value that cannot be used.
-pub fn table<T: Describe + DeserializeOwned>(sources: Sources) -> Result<T, ConfigError> {
+pub fn table<T: Describe + DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
     sources.merge::<T>()?.0.extract().map_err(ConfigError::wrong_value)
 }
 
@@ -102,8 +103,16 @@ impl Provider for Source {
 }
 
 fn read(path: &Path) -> Result<Dict, String> {
-    let mut profiles = Toml::file_exact(path).data().map_err(|error| error.to_string().trim_end().to_owned())?;
+    let mut profiles = Toml::file_exact(path).data().map_err(|error| on_one_line(&error.to_string()))?;
     Ok(profiles.remove(&Profile::Default).unwrap_or_default())
+}
+
+/// Without the drawing of the place, which takes three lines and says no more than its line and column.
+fn on_one_line(error: &str) -> String {
+    let mut lines = error.trim_end().lines();
+    let place = lines.next().unwrap_or_default();
+    let what = lines.skip(3).collect::<Vec<_>>().join(", ");
+    if what.is_empty() { place.to_owned() } else { format!("{place}: {what}") }
 }
 
 /// The default of a setting; `None` when there is no such setting.

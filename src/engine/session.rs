@@ -4,7 +4,7 @@ use super::outbox::{Outbox, Payload};
 use super::stream::Stream;
 use super::transport::polling::Requests;
 use super::transport::websocket::WebSocket;
-use super::{Connection, Engine, Handshake, SendError};
+use super::{Connection, Engine, Handshake, Intake, SendError};
 use crate::metrics::Metrics;
 use crate::protocol::eio::{Encoded, Message, Packet, Version};
 use crate::protocol::errors::CloseReason;
@@ -32,6 +32,7 @@ pub struct Session {
     sid: Sid,
     handshake: Handshake,
     engine: Arc<Engine>,
+    limits: Arc<Limits>,
     connection: OnceLock<Arc<dyn Connection>>,
     state: Mutex<State>,
     /// Wakes the session's loop.
@@ -118,6 +119,7 @@ impl Session {
         Arc::new(Self {
             sid,
             handshake,
+            limits: engine.limits().snapshot(),
             engine,
             connection: OnceLock::new(),
             state: Mutex::new(state),
@@ -279,8 +281,14 @@ impl Session {
         self.wake.notify_one();
     }
 
-    pub(super) fn limits(&self) -> &Limits {
-        &self.engine.limits
+    /// The bounds that there were when it began.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Counts what has begun to arrive and is not whole yet.
+    pub fn intake(&self) -> Intake {
+        Intake::new(&self.engine.metrics, &self.limits)
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

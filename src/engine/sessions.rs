@@ -4,6 +4,7 @@ use super::admission::{Admission, Gate, Refusal};
 use super::stream::Stream;
 use super::transport::websocket::WebSocket;
 use super::{Application, Entropy, Handshake, Hooks, Intake, Options, Payload, Session, TransportKind, driver};
+use crate::current::Current;
 use crate::metrics::Metrics;
 use crate::protocol::eio::handshake::{Open, Query, Request, Route, verify};
 use crate::protocol::eio::{Encoded, Version};
@@ -30,7 +31,7 @@ const NEWCOMERS_A_TURN: usize = 8;
 /// The sessions of one instance.
 pub struct Engine {
     pub(super) options: Options,
-    pub(super) limits: Limits,
+    limits: Current<Limits>,
     pub(super) metrics: Arc<Metrics>,
     node: Node,
     boot: Boot,
@@ -57,7 +58,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Builder {
     options: Options,
-    limits: Limits,
+    limits: Current<Limits>,
     metrics: Arc<Metrics>,
     node: Node,
     boot: Boot,
@@ -69,7 +70,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             options: Options::default(),
-            limits: Limits::default(),
+            limits: Limits::default().into(),
             metrics: Arc::default(),
             node: Node::try_from(0).expect("0 is a node"),
             boot: Boot::at(SystemTime::now()),
@@ -87,10 +88,10 @@ impl Builder {
         self
     }
 
-    /// Sets the bounds.
+    /// Sets the bounds; who keeps a clone can change them later.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+    pub fn limits(mut self, limits: impl Into<Current<Limits>>) -> Self {
+        self.limits = limits.into();
         self
     }
 
@@ -167,8 +168,8 @@ impl Engine {
         &self.options
     }
 
-    /// Its bounds.
-    pub fn limits(&self) -> &Limits {
+    /// Its bounds; a session has those of its beginning.
+    pub fn limits(&self) -> &Current<Limits> {
         &self.limits
     }
 
@@ -267,17 +268,12 @@ impl Engine {
         yield_now().await;
     }
 
-    /// Counts what has begun to arrive and is not whole yet.
-    pub fn intake(&self) -> Intake {
-        Intake::new(&self.metrics, &self.limits)
-    }
-
     /// A place for one more session of `address`.
     ///
     /// # Errors
     /// A limit is reached, or the instance drains.
     pub fn admit(&self, address: &str) -> Result<Admission, Refusal> {
-        self.gate.admit(address, Instant::now(), &self.limits, &self.metrics)
+        self.gate.admit(address, Instant::now(), &self.limits.get(), &self.metrics)
     }
 
     /// Asks the application whether a handshake may go on, then looks at its version, and makes its sid: the reference's order.
@@ -341,7 +337,8 @@ impl Engine {
 
     /// Opens a session on a WebSocket whose handshake is done; `unread` came with it.
     pub fn open_websocket(self: &Arc<Self>, sid: Sid, admission: Admission, handshake: Handshake, stream: Stream, unread: &[u8]) {
-        let socket = Box::new(WebSocket::new(stream, unread, self.options.max_payload, self.intake()));
+        let socket =
+            Box::new(WebSocket::new(stream, unread, self.options.max_payload, Intake::new(&self.metrics, &self.limits.get())));
         let session = Session::new(Arc::clone(self), sid, handshake, Some(&socket));
         // In line before the application can send, and sent after it was told: so nobody hears of a session that the application does not know.
         let greeting = self.greeting(&session);
@@ -357,7 +354,7 @@ impl Engine {
 
     /// Runs a WebSocket that asks to take a polling session over.
     pub async fn upgrade(&self, session: Arc<Session>, stream: Stream, unread: &[u8]) {
-        let socket = Box::new(WebSocket::new(stream, unread, self.options.max_payload, self.intake()));
+        let socket = Box::new(WebSocket::new(stream, unread, self.options.max_payload, session.intake()));
         driver::probe(session, socket).await;
     }
 

@@ -1,6 +1,7 @@
 //! Which pages may talk to the own port: CORS as the reference's `cors` package answers it, and the origin check that it does not make.
 
 use super::options::Cors as Options;
+use crate::current::Current;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_LENGTH, HOST, ORIGIN, VARY,
@@ -13,6 +14,12 @@ pub struct Cors {
     options: Options,
     /// The shared port, whose pages connect here when no proxy stands in front.
     page_port: Option<u16>,
+}
+
+impl From<Options> for Current<Cors> {
+    fn from(options: Options) -> Self {
+        Cors::new(options, None).into()
+    }
 }
 
 /// What an Origin header is to us.

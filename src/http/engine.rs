@@ -5,6 +5,7 @@ use super::compression::Coding;
 use super::connection::Timed;
 use super::cors::Cors;
 use super::{Answer, client_script, jsonp, plain};
+use crate::current::Current;
 use crate::engine::stream::Peer;
 use crate::engine::{
     Admission, Engine, Handshake, Held, Intake, Options, Overflow, Payload, PollError, Refusal, Session, TransportKind,
@@ -46,7 +47,7 @@ const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream")
 #[derive(Debug)]
 pub struct EngineIo {
     engine: Arc<Engine>,
-    cors: Cors,
+    cors: Current<Cors>,
     trusted_proxies: Networks,
     path: String,
     old_clients: Reminder,
@@ -75,7 +76,7 @@ impl From<Refusal> for Refused {
 
 impl EngineIo {
     /// Serves `engine` below the path of its options.
-    pub fn new(engine: Arc<Engine>, cors: Cors, trusted_proxies: Networks) -> Self {
+    pub fn new(engine: Arc<Engine>, cors: Current<Cors>, trusted_proxies: Networks) -> Self {
         let options = engine.options();
         let bare = options.path.trim_end_matches('/');
         let path = if options.add_trailing_slash { format!("{bare}/") } else { bare.to_owned() };
@@ -101,7 +102,7 @@ impl EngineIo {
     pub fn client_script(&self, file: &str, request: &HeaderMap) -> Option<Answer> {
         let script = self.engine.options().serve_client.then(|| client_script::respond(file, request))??;
         let mut answer = script.map(Full::new);
-        self.cors.add_headers(request, answer.headers_mut());
+        self.cors.get().add_headers(request, answer.headers_mut());
         Some(answer)
     }
 
@@ -114,10 +115,10 @@ impl EngineIo {
         let on_upgrade = is_upgrade.then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         self.engine.requested(&parts);
-        let (work, span) = if parts.method == Method::OPTIONS && self.cors.answers_preflight(&parts.headers) {
-            let mut answer = plain(self.cors.preflight_status(), Bytes::new());
-            self.cors.add_preflight_headers(&parts.headers, answer.headers_mut());
-            self.cors.add_headers(&parts.headers, answer.headers_mut());
+        let (work, span) = if parts.method == Method::OPTIONS && self.cors.get().answers_preflight(&parts.headers) {
+            let mut answer = plain(self.cors.get().preflight_status(), Bytes::new());
+            self.cors.get().add_preflight_headers(&parts.headers, answer.headers_mut());
+            self.cors.get().add_headers(&parts.headers, answer.headers_mut());
             (Work::Done(answer), Span::none())
         } else {
             let span = debug_span!("request", client = self.client(&parts, &peer).address());
@@ -163,7 +164,7 @@ impl EngineIo {
     fn route<'a>(&self, parts: &'a Parts, is_upgrade: bool) -> Result<(Query<'a>, Route<Arc<Session>>), ConnectionError> {
         let query = parts.uri.query().unwrap_or_default();
         // Decoded, a short parameter takes a hundred times what it takes on the line.
-        if query.bytes().filter(|byte| *byte == b'&').count() >= self.engine.limits().query_parameters {
+        if query.bytes().filter(|byte| *byte == b'&').count() >= self.engine.limits().get().query_parameters {
             self.engine.metrics().limit_query_parameters.inc();
             return Err(BadRequest::TooManyParameters.into());
         }
@@ -177,7 +178,7 @@ impl EngineIo {
 
     /// What a handshake passes: origin, application, version, room; in the reference's order where it has one.
     async fn admit(&self, parts: &Parts, peer: Peer) -> Result<Guest, Refused> {
-        if self.cors.refuses(&parts.headers) {
+        if self.cors.get().refuses(&parts.headers) {
             return Err(ConnectionError::Forbidden(String::new()).into());
         }
         let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -253,7 +254,7 @@ impl EngineIo {
         let body = if announced.is_some_and(|length| length > limit as u64) {
             Err(None)
         } else {
-            let read = timeout(self.engine.limits().body_timeout, read(Limited::new(body, limit), self.engine.intake())).await;
+            let read = timeout(session.limits().body_timeout, read(Limited::new(body, limit), session.intake())).await;
             read.unwrap_or(Err(Some(StatusCode::REQUEST_TIMEOUT)))
         };
         match body {
@@ -355,7 +356,7 @@ impl EngineIo {
 
     /// The index of the function that a JSONP client of protocol 3 has called back.
     fn script<'a>(&self, query: &'a Query<'_>) -> Option<&'a str> {
-        query.get("j").filter(|_| Version::of(query) == Version::V3 && self.cors.allows_scripts())
+        query.get("j").filter(|_| Version::of(query) == Version::V3 && self.cors.get().allows_scripts())
     }
 
     /// Takes from a request what its answer will need.
@@ -370,7 +371,7 @@ impl EngineIo {
             request: is_kept.then(|| Box::new(parts)),
         };
         if !is_kept {
-            self.cors.turn(&mut reply.headers);
+            self.cors.get().turn(&mut reply.headers);
         }
         reply
     }
@@ -486,7 +487,7 @@ impl Reply {
     /// An answer to which the application adds nothing.
     fn with(self, io: &EngineIo, mut answer: Answer) -> Answer {
         match self.request {
-            Some(request) => io.cors.add_headers(&request.headers, answer.headers_mut()),
+            Some(request) => io.cors.get().add_headers(&request.headers, answer.headers_mut()),
             None => answer.headers_mut().extend(self.headers),
         }
         answer
@@ -502,7 +503,7 @@ impl Reply {
         }
         self.add_application(io, &mut headers, is_initial);
         if let Some(request) = &self.request {
-            io.cors.add_headers(&request.headers, &mut headers);
+            io.cors.get().add_headers(&request.headers, &mut headers);
         }
         let mut answer = plain(StatusCode::OK, body);
         *answer.headers_mut() = headers;

@@ -30,7 +30,7 @@ pub(super) fn connect(link: Arc<Link>, session: Arc<Session>, namespace: ByteStr
 }
 
 async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, auth: Option<ByteString>, attempt: Attempt) {
-    if auth.as_ref().is_some_and(|auth| auth.len() > link.io().limits().auth_bytes) {
+    if auth.as_ref().is_some_and(|auth| auth.len() > session.limits().auth_bytes) {
         link.io().metrics().limit_auth.inc();
         return refuse(&link, &session, attempt, &namespace, &"auth is too large".into(), Parser::connect_error);
     }
@@ -108,7 +108,7 @@ async fn find(link: &Link, name: &ByteString, handshake: &Handshake) -> Result<A
 async fn identify(link: &Link, session: &Arc<Session>, live: &Live, handshake: &Handshake) -> Option<Track> {
     let shelf = live.shelf.as_ref().filter(|_| session.version() == Version::V4)?;
     if let Some(claim) = Claim::read(handshake.auth_json()) {
-        match shelf.take(claim, session, room(link, session)).await {
+        match shelf.take(claim, session, room(session)).await {
             Ok(track) => return Some(track),
             Err(reason) => {
                 link.io().metrics().not_recovered.inc();
@@ -120,8 +120,8 @@ async fn identify(link: &Link, session: &Arc<Session>, live: &Live, handshake: &
 }
 
 /// Bytes that may still be sent to the client before its line is given up: what it missed in several namespaces comes over the same one.
-fn room(link: &Link, session: &Session) -> usize {
-    link.io().limits().outbox_bytes.saturating_sub(session.backlog())
+fn room(session: &Session) -> usize {
+    session.limits().outbox_bytes.saturating_sub(session.backlog())
 }
 
 /// Asks the middlewares in turn; one that took up its former connection joins its rooms first, and may not have to ask.
@@ -165,7 +165,7 @@ fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
         session.send(&packets).ok().and_then(|()| socket.live().enter(socket))
     };
     let entered = match socket.part() {
-        Some((shelf, track)) => shelf.welcome(track, room(link, session), greet),
+        Some((shelf, track)) => shelf.welcome(track, room(session), greet),
         None => greet(Vec::new()),
     };
     let Some(rooms) = entered else {

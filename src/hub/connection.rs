@@ -6,7 +6,7 @@ use super::event::Event;
 use super::queue::On;
 use super::socket::Socket;
 use super::socketio::SocketIo;
-use crate::engine::{CloseReason, Connection, Intake, Message, Session, Version};
+use crate::engine::{CloseReason, Connection, Intake, Message, Session};
 use crate::hub::ack::AckSender;
 use crate::protocol::client::{Attempt, Client, Output, Violation};
 use crate::protocol::sio::DecodeError;
@@ -37,11 +37,12 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(io: SocketIo, version: Version) -> Arc<Self> {
-        let limits = io.limits();
+    pub(super) fn new(io: SocketIo, session: &Session) -> Arc<Self> {
+        let limits = session.limits();
         let max_attachments = io.parser().max_attachments(limits);
         let connect_by = Instant::now() + io.options().connect_timeout;
-        let client = Client::new(version, io.parser(), max_attachments, limits.namespaces_per_session, connect_by.into_std());
+        let client =
+            Client::new(session.version(), io.parser(), max_attachments, limits.namespaces_per_session, connect_by.into_std());
         let state = Mutex::new(State { client, incoming: Intake::new(io.metrics(), limits), is_closed: false });
         Arc::new_cyclic(|this| Self {
             io,

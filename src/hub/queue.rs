@@ -150,7 +150,7 @@ impl Socket {
 
     /// At the bound the session is not read until half of what waits is done.
     fn hold_back(&self) {
-        let limits = self.io().limits();
+        let limits = self.session().limits();
         let mut state = self.queue().lock();
         let is_too_much = state.jobs.len() >= limits.pending_events || state.bytes.held() >= limits.pending_event_bytes;
         if !state.is_full && (is_too_much || state.bytes.is_too_much()) {
@@ -187,7 +187,7 @@ impl Socket {
     }
 
     fn next_job(&self) -> Option<Job> {
-        let (job, has_room) = self.queue().pop(self.io().limits());
+        let (job, has_room) = self.queue().pop(self.session().limits());
         if has_room {
             self.link().let_on(self.session());
         }

@@ -74,7 +74,7 @@ impl Socket {
             Some(Saved { sid, state, .. }) => (sid, state.data),
             None => (link.io().next_id(&session, &live.name), RawValue::from_string("{}".to_owned()).expect("an object").into()),
         };
-        let intake = Intake::new(link.io().metrics(), link.io().limits());
+        let intake = Intake::new(link.io().metrics(), session.limits());
         Self(Arc::new(Inner {
             id,
             key: live.next_key(),
@@ -261,7 +261,7 @@ impl Socket {
     pub fn join(&self, rooms: impl Rooms) -> Result<(), JoinError> {
         // The names are the application's to make, and that may panic: not under the namespace's lock.
         let rooms: Vec<Room> = rooms.rooms().collect();
-        let joined = self.0.live.join(self, rooms, self.io().limits().rooms_per_socket);
+        let joined = self.0.live.join(self, rooms, self.session().limits().rooms_per_socket);
         if joined == Err(JoinError::TooManyRooms) {
             self.io().metrics().limit_rooms.inc();
         }
@@ -434,7 +434,7 @@ impl Socket {
     }
 
     pub(super) fn register(&self, id: u64, wait: Wait) -> Result<(), AckError> {
-        let registered = self.0.pending.register(id, wait, self.io().limits().pending_acks);
+        let registered = self.0.pending.register(id, wait, self.session().limits().pending_acks);
         if matches!(registered, Err(AckError::TooMany)) {
             self.io().metrics().limit_pending_acks.inc();
         }

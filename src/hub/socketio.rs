@@ -15,6 +15,7 @@ use super::recovery::{Memory, Shelf};
 use super::remote::RemoteSocket;
 use super::room::Rooms;
 use super::rooms::Target;
+use crate::current::Current;
 use crate::engine::{self, Application, Connection, Engine, Entropy, Session, Version};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
@@ -53,7 +54,7 @@ pub struct SocketIo(Arc<Hub>);
 
 struct Hub {
     options: Options,
-    limits: Limits,
+    limits: Current<Limits>,
     metrics: Arc<Metrics>,
     node: Node,
     boot: Boot,
@@ -97,8 +98,8 @@ impl Builder {
 
     /// Sets the bounds.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.hub.limits = limits;
+    pub fn limits(mut self, limits: impl Into<Current<Limits>>) -> Self {
+        self.hub.limits = limits.into();
         self
     }
 
@@ -166,7 +167,8 @@ impl Builder {
     pub fn build(mut self) -> SocketIo {
         let Hub { options, limits, metrics, .. } = &self.hub;
         if !options.recovery.is_zero() {
-            self.hub.memory = Some(Memory::new(options.recovery, limits.recovery_bytes, options.parser, Arc::clone(metrics)));
+            let limit = limits.get().recovery_bytes;
+            self.hub.memory = Some(Memory::new(options.recovery, limit, options.parser, Arc::clone(metrics)));
         }
         let io = SocketIo(Arc::new(self.hub));
         for namespace in self.namespaces {
@@ -183,7 +185,7 @@ impl SocketIo {
     pub fn builder() -> Builder {
         let hub = Hub {
             options: Options::default(),
-            limits: Limits::default(),
+            limits: Limits::default().into(),
             metrics: Arc::default(),
             node: Node::try_from(0).expect("0 is a node"),
             boot: Boot::at(SystemTime::now()),
@@ -384,7 +386,7 @@ impl SocketIo {
     }
 
     /// Its bounds.
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &Current<Limits> {
         &self.0.limits
     }
 
@@ -427,7 +429,7 @@ impl SocketIo {
 
     /// The namespace of that name, made from the declaration if there is none; `None` says that there are too many.
     pub(super) fn make(&self, name: &str, family: &Arc<Family>) -> Option<Arc<Live>> {
-        if self.0.children.load(Relaxed) >= self.0.limits.child_namespaces && self.live(name).is_none() {
+        if self.0.children.load(Relaxed) >= self.0.limits.get().child_namespaces && self.live(name).is_none() {
             self.0.metrics.limit_child_namespaces.inc();
             if !self.drop_empty() {
                 return None;
@@ -523,7 +525,7 @@ fn normal(name: &str) -> ByteString {
 impl Application for SocketIo {
     fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection> {
         self.0.runtime.get_or_init(Handle::current);
-        let link = Link::new(self.clone(), session.version());
+        let link = Link::new(self.clone(), session);
         link.open(session);
         link
     }

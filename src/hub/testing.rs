@@ -56,7 +56,7 @@ impl Server {
         let opened = Arc::default();
         let options = Options { ping_interval: Duration::from_secs(3600), ..Options::default() };
         // All clients of a test come from one address.
-        let limits = Limits { handshakes_per_second_per_address: 0, ..io.limits().clone() };
+        let limits = Limits { handshakes_per_second_per_address: 0, ..Limits::clone(&io.limits().get()) };
         let engine = Engine::builder()
             .options(options)
             .limits(limits)

@@ -169,7 +169,7 @@ async fn deliver(world: &World, session: &Arc<Session>, body: Body, manner: Mann
         }
         Manner::Broken => drop(post),
         Manner::Endless => {
-            sleep(world.engine.limits().body_timeout).await;
+            sleep(world.engine.limits().get().body_timeout).await;
             post.break_off();
         }
         Manner::TooLarge => post.refuse(),

@@ -168,7 +168,7 @@ async fn ten_thousand_namespaces_are_too_many() {
             refused += 1;
         }
     }
-    let limit = server.engine.limits().namespaces_per_session;
+    let limit = server.engine.limits().get().namespaces_per_session;
     assert_eq!(refused, 10_000 + 1 - limit);
     assert_eq!(server.metrics().limit_namespaces.get(), refused as u64);
     assert_eq!(server.metrics().sockets.get(), limit as i64);

@@ -194,8 +194,13 @@ async fn a_socket_that_was_closed_before_it_entered_stays_out() {
     let client = server.client();
     let live = server.io.live("/").expect("always there");
     let handshake = Handshake::new(Arc::clone(&client.session), None);
-    let socket =
-        Socket::new(Arc::clone(&live), Link::new(server.io.clone(), Version::V4), Arc::clone(&client.session), handshake, None);
+    let socket = Socket::new(
+        Arc::clone(&live),
+        Link::new(server.io.clone(), &client.session),
+        Arc::clone(&client.session),
+        handshake,
+        None,
+    );
     assert!(!socket.close());
     assert!(live.enter(&socket).is_none());
     assert!(live.select(&Default::default()).is_empty() && live.rooms().is_empty());
