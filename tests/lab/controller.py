@@ -19,7 +19,6 @@ ENVIRONMENT = {
     "ANSIBLE_LOCAL_TEMP": f"{hosts.RUN}/ansible/tmp",
     "ANSIBLE_NOCOLOR": "1",
     "ANSIBLE_LOG_PATH": str(root.LOGS / "times"),
-    "ANSIBLE_PIPELINING": "1",
     "ANSIBLE_SSH_ARGS": f"-F {hosts.SSH_CONFIG}",
 }
 
