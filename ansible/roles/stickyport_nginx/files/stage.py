@@ -1,9 +1,11 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
-Standard input: {"stage": FOLDER, "files": {NAME: CONTENT}, "removed": [NAME]}
-Standard output: {"differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT}
+Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "unit": PATH}
+Standard output: {"program": BOOL, "unit": CHECKSUM, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT}; there is a copy afterwards if it
+was to be kept and is needed.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -40,15 +42,29 @@ def read(path):
 
 def main():
     wanted = json.load(sys.stdin)
-    stage, files = wanted["stage"], wanted["files"]
-    shutil.rmtree(stage, ignore_errors=True)
+    found = {
+        "program": os.path.exists("/usr/sbin/nginx"),
+        "unit": hashlib.sha256((read(wanted["unit"]) or "").encode()).hexdigest(),
+        "differs": [name for name, content in wanted["files"].items() if read(f"{TREE}/{name}") != content],
+        "surplus": [name for name in wanted["removed"] if os.path.lexists(f"{TREE}/{name}")],
+        "active": subprocess.run(["systemctl", "is-active", "--quiet", "nginx.service"]).returncode == 0,
+    }
+    shutil.rmtree(wanted["stage"], ignore_errors=True)
+    found["refusal"] = refusal(wanted, found["surplus"]) if found["program"] else ""
+    if found["refusal"] or not wanted["keep"] or found["active"] and not found["differs"] + found["surplus"]:
+        shutil.rmtree(wanted["stage"], ignore_errors=True)
+    print(json.dumps(found))
+
+
+def refusal(wanted, surplus):
+    """Makes the copy; what nginx has against it, or nothing."""
+    stage = wanted["stage"]
     os.mkdir(stage, 0o700)
     for copy in ("before", "tree"):
         shutil.copytree(TREE, f"{stage}/{copy}", symlinks=True)
-    surplus = [name for name in wanted["removed"] if os.path.lexists(f"{TREE}/{name}")]
     for name in surplus:
         os.remove(f"{stage}/tree/{name}")
-    for name, content in files.items():
+    for name, content in wanted["files"].items():
         path = f"{stage}/tree/{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:
@@ -58,16 +74,7 @@ def main():
         file.write(CHECK)
     os.chmod(check, 0o700)
     said = subprocess.run([check], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    print(
-        json.dumps(
-            {
-                "differs": [name for name, content in files.items() if read(f"{TREE}/{name}") != content],
-                "surplus": surplus,
-                "active": subprocess.run(["systemctl", "is-active", "--quiet", "nginx.service"]).returncode == 0,
-                "refusal": (said.stderr.strip().splitlines() or ["no word from nginx"])[0] if said.returncode else "",
-            }
-        )
-    )
+    return (said.stderr.strip().splitlines() or ["no word from nginx"])[0] if said.returncode else ""
 
 
 main()
