@@ -1,21 +1,32 @@
 """Says what an application host has, in one go.
 
-Standard input: {"instances": [NUMBER], "files": [PATH]}
-Standard output: {"systemd": NUMBER, "instances": {NUMBER: {"link", "active", "started", "toml", "port"}}, "files": {PATH: CHECKSUM}, "taken": TEXT}
+Standard input: {"instances": [NUMBER], "files": [PATH], "folders": [PATH]}
+Standard output: {"systemd": NUMBER, "bare": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
+"instances": {NUMBER: {"link", "active", "enabled", "started", "toml", "port"}}, "existing": [NUMBER], "files": {PATH: CHECKSUM}, "taken": TEXT}
 """
 
+import grp
 import hashlib
 import json
 import os
+import pwd
 import socket
 import subprocess
 import sys
 
 INSTANCES = "/opt/stickyport/instances"
+RELEASES = "/opt/stickyport/releases"
 
 
 def said(*command):
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.strip()
+
+
+def states(units):
+    """Of each unit whether it is active, and whether it is enabled."""
+    shown = said("systemctl", "show", "--property", "ActiveState,UnitFileState", *units).split("\n\n")
+    properties = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown]
+    return {unit: (each.get("ActiveState") == "active", each.get("UnitFileState") == "enabled") for unit, each in zip(units, properties)}
 
 
 def read(path):
@@ -38,25 +49,38 @@ def link(path):
     return os.readlink(path) if os.path.islink(path) else ""
 
 
-def instance(number):
-    unit = f"stickyport@{number}.service"
+def account():
+    try:
+        return pwd.getpwnam("stickyport").pw_gid == grp.getgrnam("stickyport").gr_gid
+    except KeyError:
+        return False
+
+
+def is_right(folder):
+    """Whether it is there, root's, and nobody else's to write."""
+    if not os.path.isdir(folder):
+        return False
+    has = os.stat(folder)
+    return (has.st_uid, has.st_gid, has.st_mode & 0o7777) == (0, 0, 0o755)
+
+
+def instance(number, active, enabled):
     return {
         "link": link(f"{INSTANCES}/{number}"),
-        "active": said("systemctl", "is-active", unit) == "active",
-        "enabled": said("systemctl", "is-enabled", unit) == "enabled",
+        "active": active,
+        "enabled": enabled,
         "started": read(f"/var/lib/stickyport/{number}.started").strip(),
         "toml": checksum(f"/etc/stickyport/instances/{number}.toml"),
         "port": checksum(f"/etc/systemd/system/stickyport@{number}.socket.d/port.conf"),
     }
 
 
-def taken(instances):
+def taken(instances, unit):
     """What is wrong with port 8080 or an instance's, unless systemd or the instance has it for us."""
-    services = [f"stickyport@{number}.service" for number in instances]
     owners = {3131 + number: [f"stickyport@{number}.socket", f"stickyport@{number}.service"] for number in instances}
-    owners[8080] = ["stickyport-http.socket", *services]
+    owners[8080] = ["stickyport-http.socket", *(f"stickyport@{number}.service" for number in instances)]
     for port, units in owners.items():
-        if not is_free(port) and not any(said("systemctl", "is-active", unit) == "active" for unit in units):
+        if not is_free(port) and not any(unit[each][0] for each in units):
             return f"port {port} is taken by another program: `ss -ltnp 'sport = :{port}'` there says which; stop it, or give it another port."
     return ""
 
@@ -75,17 +99,25 @@ def is_free(port):
 def main():
     asked = json.load(sys.stdin)
     existing = [int(name) for name in os.listdir(INSTANCES)] if os.path.isdir(INSTANCES) else []
+    releases = os.listdir(RELEASES) if os.path.isdir(RELEASES) else []
+    instances = sorted({*existing, *asked["instances"]})
+    services = [f"stickyport@{number}.service" for number in instances]
+    unit = states(["stickyport.target", "stickyport-http.socket", *services, *(f"stickyport@{number}.socket" for number in instances)])
     version = said("systemctl", "--version").split()
     print(
         json.dumps(
             {
                 "systemd": int(version[1]) if len(version) > 1 else 0,
                 "bare": not os.path.isdir(INSTANCES),
+                "account": account(),
+                "lacking": [folder for folder in asked["folders"] if not is_right(folder)],
+                "target": unit["stickyport.target"] == (True, True),
+                "releases": {name: checksum(f"{RELEASES}/{name}/stickyport") for name in releases},
                 "current": link("/opt/stickyport/current"),
-                "instances": {str(number): instance(number) for number in sorted({*existing, *asked["instances"]})},
+                "instances": {str(number): instance(number, *unit[service]) for number, service in zip(instances, services)},
                 "existing": sorted(existing),
                 "files": {path: checksum(path) for path in asked["files"]},
-                "taken": taken(asked["instances"]),
+                "taken": taken(asked["instances"], unit),
             }
         )
     )
