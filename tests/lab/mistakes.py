@@ -32,6 +32,7 @@ MISTAKES = [
     Mistake("body-size", NGINX, "client_max_body_size 1m;", "client_max_body_size 100k;"),
     Mistake("http-version", NGINX, "proxy_http_version 1.1;", "proxy_http_version 1.0;"),
     Mistake("forwarded-for", NGINX, "X-Forwarded-For $remote_addr", "X-Forwarded-For $http_x_forwarded_for"),
+    Mistake("trusted-proxies", SETTINGS, ', "10.77.0.11"', ""),
     Mistake("real-ip", NGINX, "", "", ("--balancer-set", "kind=alb")),
     Mistake("stop-time", SERVICE, "TimeoutStopSec=45", "TimeoutStopSec=2"),
     Mistake("unit-type", SERVICE, "Type=notify", "Type=notify-reload"),

@@ -148,20 +148,44 @@ class Scenarios(unittest.TestCase):
         for host in lab.applications:
             self.assertEqual(host.ssh("systemctl list-units --no-legend 'stickyport@[23].*' | grep -w active || true"), "")
 
-    def test_4_rolling_deploy_of_a_new_binary(self):
+    def test_4_rolling_deploy_of_a_new_binary_and_the_way_back(self):
         lab = self.lab
-        before = {client.number: client.node for client in lab.fleet.clients()}
         old = lab.releases()
+        good = lab.controller.binary
         # The same program with a few bytes more: to everybody but the loader it is another one.
-        lab.controller.binary = other_binary(lab.controller.binary, "next", b"next")
-        lab.controller.play("deploy.yml").must_succeed()
-        lab.fleet.until("every client is connected", all_connected)
-        lab.fleet.exchange(2)
+        lab.controller.binary = other_binary(good, "next", b"next")
+        self.rolls("deploy.yml")
         new = lab.releases()
         self.assertEqual(len(set(new.values())), 1, new)
         self.assertTrue(set(new.values()).isdisjoint(old.values()), new)
+
+        lab.fleet.mark()
+        self.rolls("rollback.yml")
+        self.assertEqual(lab.releases(), old)
+        lab.controller.binary = good
+
+    def test_drain_empties_a_host_until_it_is_brought_back(self):
+        lab = self.lab
+        host = lab.applications[1]
+        drained = {node for node, (of, _) in lab.nodes().items() if of is host}
+        before = {client.number: client.node for client in lab.fleet.clients()}
+        lab.controller.play("drain.yml", "-e", f"stickyport_drain={host.name}").must_succeed()
+        lab.fleet.until("every client is connected", all_connected)
+        lab.fleet.exchange(2)
+        moved, stayed = split(lab.fleet.clients(), lambda client: before[client.number] in drained)
+        self.undisturbed(stayed)
+        self.came_back(moved, to=set(lab.nodes()) - drained)
         self.no_request_failed()
-        self.came_back(lab.fleet.clients(), to=before)
+        self.assertEqual(host.ssh("systemctl list-units --no-legend --state=active 'stickyport@*'"), "")
+        newcomers = lab.fleet.replace(every=4)
+        self.report(newcomers)
+        self.assertTrue(drained.isdisjoint(client.node for client in newcomers))
+
+        lab.fleet.mark()
+        lab.controller.play("scale.yml").must_succeed()
+        lab.fleet.exchange(1)
+        self.undisturbed(lab.fleet.clients())
+        self.assertEqual({client.node for client in lab.fleet.replace(every=2)}, set(lab.nodes()))
 
     def test_5_a_binary_that_crashes_at_start_stops_at_the_first_instance(self):
         lab = self.lab
@@ -171,7 +195,10 @@ class Scenarios(unittest.TestCase):
         good, lab.controller.binary = lab.controller.binary, crashing_binary()
         outcome = lab.controller.play("deploy.yml").must_fail()
         lab.controller.binary = good
-        self.assertEqual(outcome.failed, [lab.nodes()[first][0].name])
+        name = lab.nodes()[first][0].name
+        self.assertEqual(outcome.failed, [name])
+        self.assertIn(f"{name}: instance 0 does not run release", outcome.output)
+        self.assertIn(f"it is back on {releases[first][:12]}, and no other instance was touched", outcome.output)
         self.assertEqual(lab.releases(), releases)
         after = lab.pids()
         self.assertNotEqual(after.pop(first), pids.pop(first))
@@ -269,6 +296,7 @@ class Scenarios(unittest.TestCase):
         lab = self.lab
         pids, tree = lab.pids(), lab.proxy.ssh("nginx -T 2>&1 | sha256sum")
         lab.applications[1].ssh("systemd-run --quiet --unit squatter python3 -m http.server 3133")
+        self.addCleanup(lab.applications[1].ssh, "systemctl stop squatter")
         for bad in BAD_INPUT:
             with self.subTest(bad.what):
                 outcome = lab.controller.play("deploy.yml", spoil=bad.spoil).must_fail()
@@ -278,6 +306,35 @@ class Scenarios(unittest.TestCase):
         self.assertEqual(lab.proxy.ssh("nginx -T 2>&1 | sha256sum"), tree)
         lab.fleet.exchange(1)
         self.undisturbed(lab.fleet.clients())
+
+    def test_a_new_instance_that_does_not_come_up_leaves_nothing_behind(self):
+        lab = self.lab
+        host = lab.applications[0]
+        pids, tree = lab.pids(), lab.proxy.ssh("nginx -T 2>&1 | sha256sum")
+        # No inspection of the host looks for that: systemd cannot make the instance's unix socket.
+        host.ssh("mkdir /run/stickyport/2.sock")
+        lab.controller.instances_per_host = 3
+        outcome = lab.controller.play("scale.yml").must_fail()
+        lab.controller.instances_per_host = 2
+        host.ssh("rmdir /run/stickyport/2.sock")
+        self.assertEqual(outcome.failed, [host.name])
+        self.assertIn(f"{host.name}: instance 2 does not run release", outcome.output)
+        self.assertIn("it is stopped, because it is new, and no other instance was touched", outcome.output)
+        self.assertEqual(host.ssh("cd / && ls -d opt/stickyport/instances/2 etc/stickyport/instances/2.toml etc/systemd/system/stickyport@2.* 2>/dev/null || true"), "")
+        self.assertEqual(lab.pids(), pids)
+        self.assertEqual(lab.proxy.ssh("nginx -T 2>&1 | sha256sum"), tree)
+        lab.fleet.exchange(1)
+        self.undisturbed(lab.fleet.clients())
+
+    def rolls(self, playbook):
+        """Every instance is restarted in place: no request fails, and each client comes back once, to its own."""
+        lab = self.lab
+        before = {client.number: client.node for client in lab.fleet.clients()}
+        lab.controller.play(playbook).must_succeed()
+        lab.fleet.until("every client is connected", all_connected)
+        lab.fleet.exchange(2)
+        self.no_request_failed()
+        self.came_back(lab.fleet.clients(), to=before)
 
     def found(self, deployed, *flags):
         done = subprocess.run([self.lab.controller.binary, "check", *deployed.flags(), *flags, "--json"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
