@@ -26,6 +26,7 @@ ENVIRONMENT = {
 class Controller:
     def __init__(self, applications, proxies, settings):
         self.instances_per_host = 2
+        self.overrides = {}
         self.applications, self.proxies, self.settings = applications, proxies, settings
         self.repository = root.REPOSITORY
         self.binary = root.TARGET / "release/stickyport"
@@ -52,7 +53,7 @@ class Controller:
             "all": {"vars": {"ansible_user": "root", "stickyport_config": copy.deepcopy(self.settings)}},
             "stickyport_app": {
                 "hosts": {host.name: {"ansible_host": host.address, "stickyport_host_id": number} for number, host in enumerate(self.applications)},
-                "vars": {"stickyport_instances_per_host": self.instances_per_host},
+                "vars": {"stickyport_instances_per_host": self.instances_per_host, "stickyport_unit_overrides": self.overrides},
             },
             "stickyport_proxy": {"hosts": {host.name: {"ansible_host": host.address} for host in self.proxies}},
         }

@@ -154,7 +154,9 @@ class Scenarios(unittest.TestCase):
         good = lab.controller.binary
         # The same program with a few bytes more: to everybody but the loader it is another one.
         lab.controller.binary = other_binary(good, "next", b"next")
+        lab.controller.overrides = {"Service": {"LimitNOFILE": 65_536}}
         self.rolls("deploy.yml")
+        self.assertEqual({limit for host, instance in lab.nodes().values() for limit in open_files(host, instance)}, {"65536"})
         new = lab.releases()
         self.assertEqual(len(set(new.values())), 1, new)
         self.assertTrue(set(new.values()).isdisjoint(old.values()), new)
@@ -416,6 +418,11 @@ def status(line):
 
 def main_pid(host, instance):
     return int(host.ssh(f"systemctl show -P MainPID stickyport@{instance}.service"))
+
+
+def open_files(host, instance):
+    """The limits of what a process may open, soft and hard."""
+    return host.ssh(f"grep '^Max open files' /proc/{main_pid(host, instance)}/limits").split()[3:5]
 
 
 def until_ready(instance):
