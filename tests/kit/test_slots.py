@@ -1,4 +1,4 @@
-"""The pool's slots: who has one keeps it."""
+"""The pool's slots, who has one keeps it; and who is where."""
 
 import pathlib
 import sys
@@ -41,6 +41,15 @@ class Nodes(unittest.TestCase):
         }
         found = [(each["node"], each["host"], each["port"]) for each in stickyport.nodes(["a", "b"], hostvars)]
         self.assertEqual(found, [(0, "b", 3131), (32, "a", 3131), (33, "a", 3132)])
+
+    def test_they_are_reached_where_ansible_reaches_the_host_unless_the_inventory_says_otherwise(self):
+        self.assertEqual(stickyport.address("a", {"a": {"ansible_host": "192.0.2.1"}}), "192.0.2.1")
+        self.assertEqual(stickyport.address("a", {"a": {"ansible_host": "192.0.2.1", "stickyport_address": "10.0.0.1"}}), "10.0.0.1")
+        self.assertEqual(stickyport.address("a", {"a": {}}), "")
+
+    def test_a_host_and_one_of_its_instances_can_be_chosen(self):
+        for text, host, chosen in [("a", "a", [0, 1, 2]), ("a:1", "a", [1]), ("b:0, a:2", "a", [2]), ("b", "a", [])]:
+            self.assertEqual(stickyport.chosen(text, host, 3), chosen, (text, host))
 
 
 if __name__ == "__main__":
