@@ -88,6 +88,7 @@ class Client {
 
   /** Says the next message, or again the one that was not acknowledged before the connection was lost. */
   speak() {
+    this.next = undefined;
     const isAgain = this.attempted === this.message;
     if (isAgain) this.repeated += 1;
     this.attempted = this.message;
@@ -103,8 +104,15 @@ class Client {
       this.message += 1;
       this.acknowledged += 1;
       progress(this);
-      this.next = setTimeout(() => this.speak(), pace * (0.5 + Math.random()));
+      this.pause();
     });
+  }
+
+  /** Until the next message: shorter while somebody waits for it. */
+  pause() {
+    clearTimeout(this.next);
+    const isWaitedFor = [...exchanges].some(({ wanting }) => wanting.has(this));
+    this.next = setTimeout(() => this.speak(), pace * (0.5 + Math.random()) * (isWaitedFor ? 0.5 : 1));
   }
 
   hear({ text }) {
@@ -257,6 +265,7 @@ const asks = {
     return new Promise((resolve) => {
       const wanting = new Map(clients.filter((client) => client.joined).map((client) => [client, count]));
       exchanges.add({ wanting, resolve });
+      for (const client of wanting.keys()) if (client.next) client.pause();
     });
   },
   replace({ every }) {
