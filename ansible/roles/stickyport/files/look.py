@@ -2,11 +2,12 @@
 
 Standard input: {"instances": [NUMBER], "files": [PATH], "folders": [PATH]}
 Standard output: {"systemd": NUMBER, "bare": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
-"instances": {NUMBER: {"link", "active", "enabled", "started", "toml", "port"}}, "existing": [NUMBER], "files": {PATH: CHECKSUM}, "taken": TEXT}
+"instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "existing": [NUMBER], "files": {PATH: CHECKSUM}, "taken": TEXT}
 """
 
 import grp
 import hashlib
+import http.client
 import json
 import os
 import pwd
@@ -67,12 +68,24 @@ def is_right(folder):
 def instance(number, active, enabled):
     return {
         "link": link(f"{INSTANCES}/{number}"),
-        "active": active,
+        "serves": active and is_ready(3131 + number),
         "enabled": enabled,
         "started": read(f"/var/lib/stickyport/{number}.started").strip(),
         "toml": checksum(f"/etc/stickyport/instances/{number}.toml"),
         "port": checksum(f"/etc/systemd/system/stickyport@{number}.socket.d/port.conf"),
     }
+
+
+def is_ready(port):
+    """Whether it takes clients: one that is being drained, or hangs, does not, and has to be started again."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def taken(instances, unit):
