@@ -24,6 +24,8 @@ const WebSocket = require("ws");
 const NETWORKS = 101;
 // Of every eight clients three only poll, three upgrade and two are bare WebSockets; 101 is a prime, so each network has all kinds.
 const KINDS = ["polling", "upgrading", "websocket", "polling", "upgrading", "polling", "upgrading", "websocket"];
+// The pace of those whose next messages the lab waits for.
+const HASTE = 2_000;
 // As the official client's defaults.
 const FIRST_DELAY = 1_000;
 const LONGEST_DELAY = 5_000;
@@ -112,7 +114,7 @@ class Client {
   pause() {
     clearTimeout(this.next);
     const isWaitedFor = [...exchanges].some(({ wanting }) => wanting.has(this));
-    this.next = setTimeout(() => this.speak(), pace * (0.5 + Math.random()) * (isWaitedFor ? 0.5 : 1));
+    this.next = setTimeout(() => this.speak(), (isWaitedFor ? HASTE : pace) * (0.5 + Math.random()));
   }
 
   hear({ text }) {

@@ -17,7 +17,7 @@ from mistakes import BAD_INPUT, MISTAKES, NGINX, SETTINGS as SETTINGS_FILE
 
 CLIENTS = 400
 # Each says a message about every so many milliseconds, and its whole room hears it.
-PACE = 4_000
+PACE = 6_000
 
 # Short, so that a drain is soon over. Heartbeats are the defaults, and so is everything that depends on them.
 PING_INTERVAL, PING_TIMEOUT = 25, 20
