@@ -50,7 +50,7 @@ class Controller:
 
     def inventory(self):
         return {
-            "all": {"vars": {"ansible_user": "root", "stickyport_config": copy.deepcopy(self.settings)}},
+            "all": {"vars": {"ansible_user": "root", "ansible_python_interpreter": "/usr/bin/python3", "stickyport_config": copy.deepcopy(self.settings)}},
             "stickyport_app": {
                 "hosts": {host.name: {"ansible_host": host.address, "stickyport_host_id": number} for number, host in enumerate(self.applications)},
                 "vars": {"stickyport_instances_per_host": self.instances_per_host, "stickyport_unit_overrides": self.overrides},

@@ -154,9 +154,9 @@ class Scenarios(unittest.TestCase):
         good = lab.controller.binary
         # The same program with a few bytes more: to everybody but the loader it is another one.
         lab.controller.binary = other_binary(good, "next", b"next")
-        lab.controller.overrides = {"Service": {"LimitNOFILE": 65_536}}
+        lab.controller.overrides = {"Service": {"LimitNOFILE": 16_384}}
         self.rolls("deploy.yml")
-        self.assertEqual({limit for host, instance in lab.nodes().values() for limit in open_files(host, instance)}, {"65536"})
+        self.assertEqual({limit for host, instance in lab.nodes().values() for limit in open_files(host, instance)}, {"16384"})
         new = lab.releases()
         self.assertEqual(len(set(new.values())), 1, new)
         self.assertTrue(set(new.values()).isdisjoint(old.values()), new)
