@@ -84,6 +84,11 @@ class Lab:
     def log_since(self, mark):
         return self.proxy.ssh(f"tail -n +{mark + 1} {LOG}").splitlines()
 
+    def state(self):
+        """All that a playbook may change on the hosts: files and links with their times, and processes."""
+        look = "find /opt /etc /var/lib/stickyport -printf '%p %l %T@\\n' 2>/dev/null | sort; pgrep --list-full 'stickyport|nginx'"
+        return {host.name: host.ssh(f"{look}; true").splitlines() for host in [self.proxy, *self.applications]}
+
     @functools.cache
     def nginx_tree(self):
         return self.proxy.ssh("nginx -T 2>/dev/null")
@@ -106,6 +111,7 @@ class Scenarios(unittest.TestCase):
     def test_1_first_deploy_from_bare_debian(self):
         lab = self.lab
         lab.boot()
+        self.foresees("deploy.yml", "2 instances of release", "nginx, and stickyport/upstream-keepalive.conf")
         lab.controller.play("deploy.yml").must_succeed()
         second = lab.controller.play("deploy.yml").must_succeed()
         self.assertEqual(set(second.changed.values()), {0}, f"a second run changes something:\n{second.output}")
@@ -122,6 +128,7 @@ class Scenarios(unittest.TestCase):
     def test_2_scale_out_breaks_no_session_and_new_ones_reach_all_instances(self):
         lab = self.lab
         lab.controller.instances_per_host = 4
+        self.foresees("scale.yml", "instance 2 would be started", "+    server 10.77.0.21:3133 max_fails")
         lab.controller.play("scale.yml").must_succeed()
         lab.fleet.exchange(2)
         self.undisturbed(lab.fleet.clients())
@@ -135,6 +142,7 @@ class Scenarios(unittest.TestCase):
         drained = set(lab.nodes())
         lab.controller.instances_per_host = 2
         drained -= set(lab.nodes())
+        self.foresees("scale.yml", "instance 3, instance 2 would be emptied and stopped")
         before = {client.number: client.node for client in lab.fleet.clients()}
         lab.controller.play("scale.yml").must_succeed()
         lab.fleet.until("every client is connected", all_connected)
@@ -155,6 +163,7 @@ class Scenarios(unittest.TestCase):
         # The same program with a few bytes more: to everybody but the loader it is another one.
         lab.controller.binary = other_binary(good, "next", b"next")
         lab.controller.overrides = {"Service": {"LimitNOFILE": 16_384}}
+        self.foresees("deploy.yml", "instance 0 would be restarted")
         self.rolls("deploy.yml")
         self.assertEqual({limit for host, instance in lab.nodes().values() for limit in open_files(host, instance)}, {"16384"})
         new = lab.releases()
@@ -337,6 +346,14 @@ class Scenarios(unittest.TestCase):
         self.assertEqual(lab.proxy.ssh("nginx -T 2>&1 | sha256sum"), tree)
         lab.fleet.exchange(1)
         self.undisturbed(lab.fleet.clients())
+
+    def foresees(self, playbook, *words):
+        """With --check --diff it says what it would do, and does nothing."""
+        before = self.lab.state()
+        outcome = self.lab.controller.play(playbook, "--check", "--diff").must_succeed()
+        for word in words:
+            self.assertIn(word, outcome.output)
+        self.assertEqual(self.lab.state(), before)
 
     def rolls(self, playbook):
         """Every instance is restarted in place: no request fails, and each client comes back once, to its own."""
