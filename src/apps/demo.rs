@@ -77,7 +77,7 @@ async fn join(socket: Socket, Data(wish): Data<Join>, ack: AckSender) -> Handler
 
     let others = socket.to(ROOM);
     others.emit("chat:joined", Joined { id: socket.id().as_str(), name: &name, was: was.as_deref() })?;
-    let members = others.fetch_sockets().await?;
+    let members = others.fetch_sockets().await.value;
     let total = members.len() + 1;
     let named = members.iter().take(NAMED).filter_map(|member| {
         let Member { name } = member.data().ok()?;

@@ -1,5 +1,6 @@
 //! Acknowledgements: those that a client waits for, and those that we wait for.
 
+use super::adapter::{Missing, RemoteAck};
 use super::errors::{AckError, EmitError};
 use super::event::IntoArgs;
 use super::socket::Socket;
@@ -7,6 +8,7 @@ use crate::protocol::sid::SocketId;
 use crate::protocol::sio::{AckId, Args};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -219,16 +221,18 @@ impl fmt::Debug for PendingAck {
 /// The acknowledgements of a broadcast.
 #[derive(Debug, Clone, Default)]
 pub struct BroadcastReply {
-    /// Who acknowledged, with what, in the order of arrival.
-    pub replies: Vec<(SocketId, Args)>,
+    /// Who acknowledged, with what, in the order of arrival; Node's servers do not say who, and pass on the first argument only.
+    pub replies: Vec<(Option<SocketId>, Args)>,
     /// How many sockets did not: they disconnected, or took longer than the time that was set.
     pub missing: usize,
+    /// Nodes of the cluster that did not say how many sockets they asked.
+    pub missing_nodes: Missing,
 }
 
 impl BroadcastReply {
     /// Whether every socket acknowledged.
     pub fn is_complete(&self) -> bool {
-        self.missing == 0
+        self.missing == 0 && self.missing_nodes.is_nobody()
     }
 }
 
@@ -244,8 +248,32 @@ struct Gathered {
     /// Each with the id that the event has in its namespace.
     sockets: Vec<(Socket, u64)>,
     receiver: mpsc::Receiver<(SocketId, Args)>,
-    replies: Vec<(SocketId, Args)>,
+    replies: Vec<(Option<SocketId>, Args)>,
     limit: Option<Limit>,
+    is_over: bool,
+    remote: Option<Remote>,
+}
+
+/// What is to come from other nodes, which keep to the time limit themselves.
+struct Remote {
+    receiver: mpsc::UnboundedReceiver<RemoteAck>,
+    asked: usize,
+    missing: Missing,
+    is_over: bool,
+}
+
+impl Remote {
+    fn poll(&mut self, cx: &mut Context<'_>, replies: &mut Vec<(Option<SocketId>, Args)>) -> Poll<()> {
+        while !self.is_over {
+            match std::task::ready!(self.receiver.poll_recv(cx)) {
+                Some(RemoteAck::Asked(count)) => self.asked += count,
+                Some(RemoteAck::Came(id, args)) => replies.push((id, args)),
+                Some(RemoteAck::Missing(missing)) => self.missing.add(missing),
+                None => self.is_over = true,
+            }
+        }
+        Poll::Ready(())
+    }
 }
 
 impl PendingAcks {
@@ -257,9 +285,22 @@ impl PendingAcks {
         sockets: Vec<(Socket, u64)>,
         receiver: mpsc::Receiver<(SocketId, Args)>,
         until: Option<Instant>,
+        remote: Option<mpsc::UnboundedReceiver<RemoteAck>>,
     ) -> Self {
         let limit = until.map(|at| Limit { at, sleep: None });
-        Self { state: Ok(Gathered { sockets, receiver, replies: Vec::new(), limit }) }
+        let remote = remote.map(|receiver| Remote { receiver, asked: 0, missing: Missing::default(), is_over: false });
+        Self { state: Ok(Gathered { sockets, receiver, replies: Vec::new(), limit, is_over: false, remote }) }
+    }
+
+    /// How many sockets of this node were asked.
+    pub(crate) fn asked(&self) -> usize {
+        self.state.as_ref().map_or(0, |gathered| gathered.sockets.len())
+    }
+
+    /// What the next socket of this node acknowledges with; `None` when no more come.
+    pub(crate) async fn next(&mut self) -> Option<(SocketId, Args)> {
+        let gathered = self.state.as_mut().ok()?;
+        poll_fn(|cx| gathered.poll_next(cx)).await
     }
 }
 
@@ -271,20 +312,31 @@ impl Future for PendingAcks {
             Ok(gathered) => gathered,
             Err(error) => return Poll::Ready(Err(error.take().expect("a future is not polled after it was ready"))),
         };
-        let is_over = loop {
-            match gathered.receiver.poll_recv(cx) {
-                Poll::Ready(Some(reply)) => gathered.replies.push(reply),
-                // Every sender was used or dropped.
-                Poll::Ready(None) => break true,
-                Poll::Pending => break gathered.limit.as_mut().is_some_and(|limit| limit.poll(cx).is_ready()),
+        // In the order of arrival, wherever they come from.
+        let remote = gathered.remote.as_mut().map_or(Poll::Ready(()), |remote| remote.poll(cx, &mut gathered.replies));
+        while !gathered.is_over {
+            match std::task::ready!(gathered.poll_next(cx)) {
+                Some((id, args)) => gathered.replies.push((Some(id), args)),
+                None => gathered.is_over = true,
             }
-        };
-        if !is_over {
-            return Poll::Pending;
         }
+        std::task::ready!(remote);
         let replies = std::mem::take(&mut gathered.replies);
-        let missing = gathered.sockets.len() - replies.len();
-        Poll::Ready(Ok(BroadcastReply { replies, missing }))
+        let (asked, missing_nodes) =
+            gathered.remote.take().map_or((0, Missing::default()), |remote| (remote.asked, remote.missing));
+        let missing = (gathered.sockets.len() + asked).saturating_sub(replies.len());
+        Poll::Ready(Ok(BroadcastReply { replies, missing, missing_nodes }))
+    }
+}
+
+impl Gathered {
+    /// What the next socket of this node acknowledges with; `None` when no more come, or the time is over.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(SocketId, Args)>> {
+        match self.receiver.poll_recv(cx) {
+            Poll::Pending if self.limit.as_mut().is_some_and(|limit| limit.poll(cx).is_ready()) => Poll::Ready(None),
+            // `None` if every sender was used or dropped.
+            next => next,
+        }
     }
 }
 

@@ -1,16 +1,18 @@
 //! Speaking to many sockets, and acting on them.
 
 use super::ack::{PendingAcks, Wait, limit};
-use super::adapter::Action;
+use super::adapter::{Action, Adapter, ClusterReply, RemoteAck};
 use super::errors::{AdapterError, EmitError};
 use super::event::{IntoArgs, unreserved};
 use super::live::Live;
 use super::remote::RemoteSocket;
 use super::room::{Room, Rooms};
 use super::rooms::Target;
+use super::server_event;
 use super::socket::Socket;
 use super::socketio::SocketIo;
 use crate::protocol::eio::Encoded;
+use crate::protocol::sio::Args;
 use bytestring::ByteString;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -59,12 +61,12 @@ impl Flags {
 ///
 ///     let votes = io.to("jury").timeout(Duration::from_secs(30)).emit_with_ack("guilty?", ()).await?;
 ///     for (id, vote) in &votes.replies {
-///         println!("{id} says {}", vote.first::<bool>()?);
+///         println!("{id:?} says {}", vote.first::<bool>()?);
 ///     }
 ///     println!("{} did not say", votes.missing);
 ///
 ///     io.to("guests").sockets_join("waiting");
-///     for socket in io.to("waiting").fetch_sockets().await? {
+///     for socket in io.to("waiting").fetch_sockets().await.complete()? {
 ///         println!("{} is {}", socket.id(), socket.data::<String>()?);
 ///     }
 ///     io.to("rowdies").disconnect_sockets(true);
@@ -157,7 +159,7 @@ impl Broadcast {
 
     /// Sends an event to all of them at once and waits for their acknowledgements.
     ///
-    /// Without [`Broadcast::timeout`] it waits until each of them has answered or is gone.
+    /// Without [`Broadcast::timeout`] it waits until each of them has answered or is gone; for those of other nodes `redis.request_timeout`.
     pub fn emit_with_ack(&self, event: &str, args: impl IntoArgs) -> PendingAcks {
         let prepared = unreserved(event).and_then(|event| Ok((event, args.into_args()?)));
         let (event, args) = match prepared {
@@ -168,6 +170,7 @@ impl Broadcast {
         // As many as can answer; `register` of a socket that has come meanwhile takes none.
         let room = lives.iter().map(|live| live.select(&self.target).len()).sum::<usize>();
         let (sender, receiver) = mpsc::channel(room.max(1));
+        let remote = self.ask_elsewhere(event, &args);
         let mut asked = Vec::new();
         for live in lives {
             let register = |socket: &Socket, id| {
@@ -177,15 +180,29 @@ impl Broadcast {
             let (sockets, id) = live.broadcast_with_ack(&self.target, &self.flags, event, &args, register);
             asked.extend(sockets.into_iter().map(|socket| (socket, id)));
         }
-        PendingAcks::waiting(asked, receiver, limit(self.flags.timeout))
+        PendingAcks::waiting(asked, receiver, limit(self.flags.timeout), remote)
     }
 
-    /// What the whole cluster knows of them, in the order in which they came.
-    ///
-    /// # Errors
-    /// Some node did not answer in time.
-    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, AdapterError> {
-        Ok(self.local_sockets().iter().map(RemoteSocket::of).collect())
+    /// Has sockets of the other nodes acknowledge an event.
+    fn ask_elsewhere(&self, event: &str, args: &Args) -> Option<mpsc::UnboundedReceiver<RemoteAck>> {
+        let elsewhere = self.elsewhere();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let is_anywhere = !elsewhere.is_empty();
+        for (adapter, namespace) in elsewhere {
+            self.io.spawn(adapter.emit_with_ack(&namespace, &self.target, &self.flags, event, args, sender.clone()));
+        }
+        is_anywhere.then_some(receiver)
+    }
+
+    /// What the whole cluster knows of them: those of this node first, in the order in which they came.
+    pub async fn fetch_sockets(&self) -> ClusterReply<Vec<RemoteSocket>> {
+        let mut reply = ClusterReply::of(self.local_sockets().iter().map(RemoteSocket::of).collect::<Vec<_>>());
+        for (adapter, namespace) in self.elsewhere() {
+            let fetched = adapter.fetch(&namespace, &self.target).await;
+            let told = |json: &_| RemoteSocket::told(&self.io, &namespace, json);
+            reply.add(fetched, |sockets, fetched| sockets.extend(fetched.iter().filter_map(|json| told(json))));
+        }
+        reply
     }
 
     /// Those that are connected to this node.
@@ -222,28 +239,76 @@ impl Broadcast {
     }
 
     /// The rooms of the namespace that somebody in the cluster is in, the sockets' own among them, in no order.
-    ///
-    /// # Errors
-    /// Some node did not answer in time.
-    pub async fn all_rooms(&self) -> Result<HashSet<Room>, AdapterError> {
-        Ok(self.lives().iter().flat_map(|live| live.rooms()).collect())
+    pub async fn all_rooms(&self) -> ClusterReply<HashSet<Room>> {
+        let mut reply = ClusterReply::of(self.lives().iter().flat_map(|live| live.rooms()).collect::<HashSet<_>>());
+        for (adapter, namespace) in self.elsewhere() {
+            reply.add(adapter.rooms(&namespace).await, |rooms, others| rooms.extend(others));
+        }
+        reply
     }
 
-    /// The nodes of the cluster, this one included.
+    /// The nodes of the cluster that have the namespace, this one included.
     ///
     /// # Errors
     /// The cluster could not be asked.
     pub async fn server_count(&self) -> Result<usize, AdapterError> {
-        Ok(1)
+        let mut most = 1;
+        for (adapter, namespace) in self.elsewhere() {
+            most = most.max(adapter.server_count(&namespace).await?);
+        }
+        Ok(most)
+    }
+
+    /// Sends an event to the other servers of the cluster, whose [`on_server_event`](super::Namespace::on_server_event) hears it; rooms do not matter.
+    ///
+    /// # Errors
+    /// The name is reserved, or the arguments have no form in JSON.
+    pub fn server_side_emit(&self, event: &str, args: impl IntoArgs) -> Result<(), EmitError> {
+        server_event::unreserved(event)?;
+        self.tell(Action::ServerSideEmit { event, args: &args.into_args()? });
+        Ok(())
+    }
+
+    /// The same, and waits for what they acknowledge with: one value each.
+    ///
+    /// # Errors
+    /// As [`Broadcast::server_side_emit`].
+    pub async fn server_side_emit_with_ack(
+        &self,
+        event: &str,
+        args: impl IntoArgs,
+    ) -> Result<ClusterReply<Vec<Args>>, EmitError> {
+        server_event::unreserved(event)?;
+        let args = args.into_args()?;
+        let mut reply = ClusterReply::of(Vec::new());
+        for (adapter, namespace) in self.elsewhere() {
+            reply.add(adapter.server_side_emit_with_ack(&namespace, event, &args).await, Vec::extend);
+        }
+        Ok(reply)
     }
 
     /// Has the same done on the other nodes, if there are any and they are meant.
     fn tell(&self, action: Action<'_>) {
-        let Some(adapter) = self.io.adapter().filter(|_| !self.flags.local) else { return };
-        match &self.scope {
-            Scope::Namespace(name) => adapter.tell(name, action),
-            Scope::Children(label) => self.io.children_of(label).iter().for_each(|live| adapter.tell(&live.name, action)),
+        if let Some(adapter) = self.adapter() {
+            match &self.scope {
+                Scope::Namespace(name) => adapter.tell(name, action),
+                Scope::Children(label) => self.io.children_of(label).iter().for_each(|live| adapter.tell(&live.name, action)),
+            }
         }
+    }
+
+    /// Who can ask the other nodes about which namespaces, if there are any and they are meant.
+    fn elsewhere(&self) -> Vec<(Arc<dyn Adapter>, ByteString)> {
+        let Some(adapter) = self.adapter() else { return Vec::new() };
+        let names = match &self.scope {
+            Scope::Namespace(name) => vec![name.clone()],
+            Scope::Children(label) => self.io.children_of(label).iter().map(|live| live.name.clone()).collect(),
+        };
+        names.into_iter().map(|name| (Arc::clone(adapter), name)).collect()
+    }
+
+    fn adapter(&self) -> Option<&Arc<dyn Adapter>> {
+        self.io.adapter().filter(|_| !self.flags.local)
     }
 
     fn lives(&self) -> Vec<Arc<Live>> {

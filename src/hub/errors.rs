@@ -96,6 +96,9 @@ pub enum AdapterError {
         /// Nodes that were asked.
         expected: usize,
     },
+    /// What carries messages between the nodes is away.
+    #[error("the other nodes cannot be reached")]
+    Away,
 }
 
 /// Why a client may not come into a namespace: what its `connect_error` event shows.

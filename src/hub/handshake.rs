@@ -1,34 +1,97 @@
 //! What a socket knows of the request that it came with.
 
-use crate::engine::{Headers, Session};
+use crate::engine::{Handshake as Request, Headers, Session, Version};
 use bytestring::ByteString;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a socket knows of the request that it came with, and the `auth` that its client sent.
 ///
 /// It serialises to the reference's `handshake` object.
 #[derive(Clone)]
 pub struct Handshake {
-    session: Arc<Session>,
+    source: Source,
     auth: Option<ByteString>,
     issued: SystemTime,
 }
 
+#[derive(Clone)]
+enum Source {
+    Session(Arc<Session>),
+    /// Of a socket on another node.
+    Told(Arc<Request>),
+}
+
 impl Handshake {
     pub(super) fn new(session: Arc<Session>, auth: Option<ByteString>) -> Self {
-        Self { session, auth, issued: SystemTime::now() }
+        Self { source: Source::Session(session), auth, issued: SystemTime::now() }
+    }
+
+    /// From the reference's `handshake` object; `None` if it is none.
+    pub(super) fn told(json: &RawValue) -> Option<Self> {
+        #[derive(Deserialize)]
+        #[serde(default)]
+        struct Told<'a> {
+            headers: HashMap<String, serde_json::Value>,
+            address: String,
+            secure: bool,
+            issued: f64,
+            url: String,
+            query: BTreeMap<String, serde_json::Value>,
+            #[serde(borrow)]
+            auth: Option<&'a RawValue>,
+        }
+        impl Default for Told<'_> {
+            fn default() -> Self {
+                Self {
+                    headers: HashMap::new(),
+                    address: String::new(),
+                    secure: false,
+                    issued: 0.0,
+                    url: String::new(),
+                    query: BTreeMap::new(),
+                    auth: None,
+                }
+            }
+        }
+        let told: Told<'_> = serde_json::from_str(json.get()).ok()?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in &told.headers {
+            // Node has a list where there are several cookies to set, and nowhere else in a request.
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(text(value).as_bytes())) {
+                headers.append(name, value);
+            }
+        }
+        let issued = UNIX_EPOCH + Duration::try_from_secs_f64(told.issued / 1e3).ok()?;
+        let request = Request {
+            version: Version::V4,
+            headers: Headers::from(&headers),
+            query: told.query.into_iter().map(|(key, value)| (key, text(&value))).collect(),
+            url: told.url,
+            address: told.address,
+            secure: told.secure,
+            issued,
+        };
+        Some(Self { source: Source::Told(Arc::new(request)), auth: told.auth.map(|auth| auth.get().into()), issued })
+    }
+
+    fn request(&self) -> &Request {
+        match &self.source {
+            Source::Session(session) => session.request(),
+            Source::Told(request) => request,
+        }
     }
 
     /// The headers of the session's first request.
     pub fn headers(&self) -> &Headers {
-        &self.session.request().headers
+        &self.request().headers
     }
 
     /// The text of the first header of that name, if it is one.
@@ -43,27 +106,27 @@ impl Handshake {
 
     /// All query parameters in their order, Socket.IO's own included.
     pub fn queries(&self) -> &[(String, String)] {
-        &self.session.request().query
+        &self.request().query
     }
 
     /// The client's address; behind trusted proxies the one that they report.
     pub fn address(&self) -> &str {
-        &self.session.request().address
+        &self.request().address
     }
 
     /// Path and query of the session's first request.
     pub fn url(&self) -> &str {
-        &self.session.request().url
+        &self.request().url
     }
 
     /// Whether the client came over TLS.
     pub fn is_secure(&self) -> bool {
-        self.session.request().secure
+        self.request().secure
     }
 
     /// Whether the request has an Origin header.
     pub fn is_cross_domain(&self) -> bool {
-        self.session.request().is_cross_domain()
+        self.request().is_cross_domain()
     }
 
     /// When the client asked for this namespace.
@@ -108,6 +171,10 @@ impl fmt::Debug for Handshake {
         // The URL and the headers may carry the sid, auth a password.
         f.debug_struct("Handshake").field("address", &self.address()).field("issued", &self.issued).finish_non_exhaustive()
     }
+}
+
+fn text(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// As Node gives them: one text per name, several values joined.

@@ -6,6 +6,7 @@ use super::event::{Event, is_reserved};
 use super::extract::Needs;
 use super::handler::{Admission, Call, ConnectContext, DisconnectContext, Done, EventContext, Handler, Reply, Verdict, erase};
 use super::live::RoomEvent;
+use super::server_event::ServerEvent;
 use super::socket::Socket;
 use crate::engine::TransportKind;
 use bytestring::ByteString;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 type Hook<T> = Box<dyn Fn(&Socket, T) + Send + Sync>;
 type ErrorHook = Box<dyn Fn(&Socket, &SocketError) + Send + Sync>;
 type EventHook = Box<dyn Fn(&Socket, &Event) + Send + Sync>;
+type ServerHook = Box<dyn Fn(&ServerEvent) + Send + Sync>;
 type RoomHook = Box<dyn Fn(&str, &RoomEvent) + Send + Sync>;
 
 /// A namespace and what happens in it, declared before anyone comes.
@@ -81,6 +83,7 @@ pub(super) struct Behaviour {
     pub(super) error: Vec<ErrorHook>,
     pub(super) upgrade: Vec<Hook<TransportKind>>,
     pub(super) room: Vec<RoomHook>,
+    pub(super) server: Vec<ServerHook>,
 }
 
 impl Namespace {
@@ -253,6 +256,24 @@ impl Namespace {
     #[must_use]
     pub fn on_room(mut self, hook: impl Fn(&str, &RoomEvent) + Send + Sync + 'static) -> Self {
         self.behaviour.room.push(Box::new(hook));
+        self
+    }
+
+    /// Called inline with every event that another server of the cluster sends to this one, with
+    /// [`server_side_emit`](super::Broadcast::server_side_emit) or the reference's `serverSideEmit`.
+    ///
+    /// ```
+    /// use stickyport::hub::{Namespace, ServerEvent};
+    ///
+    /// Namespace::new("/").on_server_event(|event: &ServerEvent| {
+    ///     if event.name() == "load?" {
+    ///         let _ = event.acknowledge(0.25);
+    ///     }
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_server_event(mut self, hook: impl Fn(&ServerEvent) + Send + Sync + 'static) -> Self {
+        self.behaviour.server.push(Box::new(hook));
         self
     }
 

@@ -8,10 +8,12 @@ use super::handshake::Handshake;
 use super::room::{Room, Rooms};
 use super::rooms::Target;
 use super::socket::Socket;
+use super::socketio::SocketIo;
 use crate::protocol::sid::SocketId;
 use crate::protocol::sio::Args;
-use serde::Serialize;
+use bytestring::ByteString;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +32,7 @@ pub struct RemoteSocket {
 }
 
 impl RemoteSocket {
-    pub(super) fn of(socket: &Socket) -> Self {
+    pub(crate) fn of(socket: &Socket) -> Self {
         let state = socket.state().clone();
         let target = Target { rooms: vec![Room::from(socket.id())], except: Vec::new() };
         Self {
@@ -40,6 +42,28 @@ impl RemoteSocket {
             data: state.data,
             operator: Broadcast::of(socket.io().clone(), socket.live().name.clone(), target),
         }
+    }
+
+    /// What another node tells of a socket; `None` if it is not of the reference's form.
+    pub(super) fn told(io: &SocketIo, namespace: &ByteString, json: &RawValue) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Told<'a> {
+            id: &'a str,
+            #[serde(borrow)]
+            handshake: &'a RawValue,
+            rooms: Vec<Room>,
+            #[serde(default)]
+            data: Option<Box<RawValue>>,
+        }
+        let Told { id, handshake, rooms, data } = serde_json::from_str(json.get()).ok()?;
+        let target = Target { rooms: vec![Room::from(id)], except: Vec::new() };
+        Some(Self {
+            id: id.into(),
+            handshake: Handshake::told(handshake)?,
+            rooms,
+            data: data.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("an object")).into(),
+            operator: Broadcast::of(io.clone(), namespace.clone(), target),
+        })
     }
 
     /// Its id.

@@ -1,10 +1,10 @@
 //! The server as an application sees it: its namespaces, and the way to their sockets.
 
-use super::adapter::Adapter;
+use super::adapter::{Adapter, ClusterReply};
 use super::broadcast::{Broadcast, Flags};
 use super::connection::Link;
 use super::dynamic::Family;
-use super::errors::{AdapterError, EmitError};
+use super::errors::EmitError;
 use super::event::IntoArgs;
 use super::extract::States;
 use super::handler::guarded;
@@ -13,8 +13,9 @@ use super::namespace::{Declared, Namespace};
 use super::options::Options;
 use super::recovery::{Memory, Shelf};
 use super::remote::RemoteSocket;
-use super::room::Rooms;
+use super::room::{Room, Rooms};
 use super::rooms::Target;
+use super::server_event::ServerEvent;
 use crate::current::Current;
 use crate::engine::{self, Application, Connection, Engine, Entropy, Session, Version};
 use crate::metrics::Metrics;
@@ -132,9 +133,10 @@ impl Builder {
         self
     }
 
-    /// Makes it one node of a cluster, whose others this adapter reaches.
+    /// Makes it one node of a cluster, whose others this adapter reaches, and counts where that counts.
     #[must_use]
     pub fn adapter(mut self, adapter: Arc<dyn Adapter>) -> Self {
+        self.hub.metrics = Arc::clone(adapter.metrics());
         self.hub.adapter = Some(adapter);
         self
     }
@@ -291,10 +293,7 @@ impl SocketIo {
     }
 
     /// Everyone in `/`, as [`Broadcast::fetch_sockets`] has them.
-    ///
-    /// # Errors
-    /// As [`Broadcast::fetch_sockets`].
-    pub async fn fetch_sockets(&self) -> Result<Vec<RemoteSocket>, AdapterError> {
+    pub async fn fetch_sockets(&self) -> ClusterReply<Vec<RemoteSocket>> {
         self.of("/").fetch_sockets().await
     }
 
@@ -329,20 +328,25 @@ impl SocketIo {
         Engine::builder().limits(limits.clone()).metrics(metrics.clone()).node(*node).boot(*boot).entropy(entropy.clone())
     }
 
+    /// The number that its ids name.
+    pub fn node(&self) -> Node {
+        self.0.node
+    }
+
     /// Its options.
     pub fn options(&self) -> &Options {
         &self.0.options
     }
 
     /// What reaches the other nodes.
-    pub(super) fn adapter(&self) -> Option<&dyn Adapter> {
-        self.0.adapter.as_deref()
+    pub(super) fn adapter(&self) -> Option<&Arc<dyn Adapter>> {
+        self.0.adapter.as_ref()
     }
 
     /// Under the lock of the namespaces, so that opening and closing are told in their order.
     fn tell_adapter(&self, what: impl FnOnce(&dyn Adapter)) {
         if let Some(adapter) = self.adapter() {
-            what(adapter);
+            what(&**adapter);
         }
     }
 
@@ -356,6 +360,27 @@ impl SocketIo {
     ) {
         if let Some(live) = self.live(namespace) {
             live.deliver(target, flags, read);
+        }
+    }
+
+    /// The rooms of a namespace that somebody on this node is in.
+    pub(crate) fn rooms_here(&self, namespace: &str) -> Vec<Room> {
+        self.live(namespace).map_or_else(Vec::new, |live| live.rooms())
+    }
+
+    /// Another server of the cluster has sent an event.
+    pub(crate) fn hear_server(&self, event: &ServerEvent) {
+        let Some(live) = self.live(event.namespace()) else { return };
+        for hook in &live.behaviour.server {
+            if let Err(panic) = guarded(|| hook(event)) {
+                self.0.metrics.handler_panics.inc();
+                tracing::error!(
+                    namespace = event.namespace(),
+                    event = event.name(),
+                    panic = panic.0,
+                    "a server event hook panicked"
+                );
+            }
         }
     }
 

@@ -155,7 +155,7 @@ async fn a_broadcast_waits_for_nobody_who_has_gone() {
 #[tokio::test(start_paused = true)]
 async fn a_remote_socket_acknowledges() {
     let (server, mut client, _) = pair(Limits::default()).await;
-    let [remote] = &server.io.fetch_sockets().await.expect("one node")[..] else { panic!("one socket") };
+    let [remote] = &server.io.fetch_sockets().await.complete().expect("one node")[..] else { panic!("one socket") };
     let mut reply = Box::pin(remote.emit_with_ack(SECOND, "x", 1));
     assert!(futures_poll(&mut reply).is_none());
     assert_eq!(client.hear().await, r#"20["x",1]"#);

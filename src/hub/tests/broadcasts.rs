@@ -90,7 +90,7 @@ async fn sockets_join_and_leave_from_afar() {
 async fn sockets_are_fetched_with_all_that_is_known_of_them() {
     let house = House::new().await;
     house.sockets[2].set_data(&json!({ "name": "c" })).expect("JSON");
-    let fetched = house.server.io.to("odd").fetch_sockets().await.expect("one node");
+    let fetched = house.server.io.to("odd").fetch_sockets().await.complete().expect("one node");
     let seen: Value = serde_json::to_value(&fetched).expect("JSON");
     for (at, socket) in [(0, &house.sockets[0]), (1, &house.sockets[2])] {
         assert_eq!(seen[at]["id"], socket.id().as_str());
@@ -111,12 +111,12 @@ async fn sockets_are_fetched_with_all_that_is_known_of_them() {
 #[tokio::test]
 async fn rooms_are_known_as_long_as_somebody_is_in_them() {
     let house = House::new().await;
-    let rooms = house.server.io.of("/").all_rooms().await.expect("one node");
+    let rooms = house.server.io.of("/").all_rooms().await.complete().expect("one node");
     assert_eq!(rooms.len(), 3 + 3);
     house.sockets[1].leave("even");
     house.sockets[1].leave_all();
     assert!(house.sockets[1].rooms().is_empty());
-    let rooms = house.server.io.of("/").all_rooms().await.expect("one node");
+    let rooms = house.server.io.of("/").all_rooms().await.complete().expect("one node");
     assert!(rooms.len() == 4 && rooms.contains("odd") && !rooms.contains("even"));
 }
 
@@ -148,7 +148,7 @@ async fn rooms_of_one_socket_are_limited() {
     assert_eq!(socket.join("c"), Err(JoinError::TooManyRooms));
     server.io.of("/").sockets_join("c");
     assert_eq!(socket.rooms().len(), 3);
-    assert!(!server.io.of("/").all_rooms().await.expect("one node").contains("c"));
+    assert!(!server.io.of("/").all_rooms().await.complete().expect("one node").contains("c"));
     assert_eq!(server.metrics().limit_rooms.get(), 3);
 }
 

@@ -64,7 +64,7 @@ async fn what_came_before_the_end_is_still_handled() {
     let client = server.joined().await;
     client.say_all(&[r#"2["wait"]"#, r#"2["note"]"#, "1"]).await;
     assert!(server.io.of("/").local_sockets().is_empty());
-    assert!(server.io.fetch_sockets().await.expect("one node").is_empty());
+    assert!(server.io.fetch_sockets().await.complete().expect("one node").is_empty());
     open(&server, 1);
     for expected in [
         "waited",
