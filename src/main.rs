@@ -12,7 +12,6 @@ use stickyport::current::Current;
 use stickyport::http::Listeners;
 use stickyport::http::cors::Cors;
 use stickyport::hub::{self, SocketIo};
-use stickyport::metrics::Metrics;
 use stickyport::protocol::sid::Boot;
 use stickyport::reload::{Hangups, Running};
 use stickyport::shutdown::{Shutdown, Signals};
@@ -64,15 +63,12 @@ async fn serve(config: Config, sources: Sources, log: Log) -> Result<(), (Exit, 
     let own_port = listeners.own_port().unwrap_or_default();
     let instance = u32::from(config.instance);
     let limits = Current::from(config.limits.clone());
-    let metrics = Arc::new(Metrics::default());
-    let redis = (!config.redis.url.is_empty()).then(|| {
-        Redis::new(&config.redis, &config.limits, Arc::clone(&metrics)).expect("checked when the configuration was loaded")
-    });
+    let redis = (!config.redis.url.is_empty())
+        .then(|| Redis::new(&config.redis, &config.limits).expect("checked when the configuration was loaded"));
     let mut builder = demo::namespaces(instance, own_port).into_iter().fold(
         SocketIo::builder()
             .options(config.socketio.clone())
             .limits(limits.clone())
-            .metrics(metrics)
             .ids(config.node(), Boot::at(SystemTime::now())),
         hub::Builder::namespace,
     );

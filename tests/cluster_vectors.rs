@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use stickyport::cluster::wire::{Bounds, Broadcast, Channels, Heard, Request, Wish};
+use stickyport::cluster::wire::{Bounds, Broadcast, Channels, Heard, Request, Response, Wish};
 
 const BOUNDS: Bounds = Bounds { bytes: 1 << 20, rooms: 100, attachments: 10 };
 
@@ -17,14 +17,14 @@ fn every_message_is_read_and_written_again_byte_for_byte() {
         let (kind, again) = match vector.kind() {
             "socket.io" => ("broadcast", broadcast(&vector, &message)),
             "socket.io-request" => ("request", request(&vector, &message)),
-            "socket.io-response" => continue,
+            "socket.io-response" => ("response", response(&vector, &message)),
             other => panic!("what is on {other}?"),
         };
         assert_eq!(hex(&again), vector.hex, "{}", vector.case);
         seen.push(kind);
     }
     let count = |kind| seen.iter().filter(|seen| **seen == kind).count();
-    assert_eq!([count("broadcast"), count("request")], [10, 15]);
+    assert_eq!(["broadcast", "request", "response"].map(count), [10, 15, 9]);
 }
 
 fn broadcast(vector: &Vector, message: &Bytes) -> Vec<u8> {
@@ -59,6 +59,14 @@ fn request(vector: &Vector, message: &Bytes) -> Vec<u8> {
     let ids = (read.sender.as_deref().expect("a sender"), read.id.as_deref().expect("an id"));
     let scope = &broadcast.scope;
     Request::encode_broadcast(ids, &broadcast.namespace(), &scope.target, &scope.flags, (&event, &args), &BOUNDS).expect("short")
+}
+
+fn response(vector: &Vector, message: &Bytes) -> Vec<u8> {
+    let read = Response::decode(message, &BOUNDS).expect("a response");
+    assert_eq!((&*read.id, &read.sender), (vector.decoded["requestId"].as_str().expect("an id"), &None));
+    let channels = Channels::new("socket.io", "/".into());
+    assert!([channels.response(), channels.response_to("cBHwzL")].contains(&vector.channel), "{}", vector.channel);
+    read.encode(&BOUNDS).expect("short")
 }
 
 /// A message on a channel of the pub/sub adapter's; those of the other adapters are not ours yet.

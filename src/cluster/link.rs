@@ -1,13 +1,16 @@
 //! The connection to Redis: made, kept, and made again, with what is subscribed to and what is published over it.
 
-use super::inbound::{Inbound, Route};
+use super::inbound::{Inbound, Kind, Route};
+use super::members::{LIFETIME, MEMORY, Members};
 use super::outbox::Publication;
 use super::redis::Redis;
+use super::wire::Channels;
 use crate::engine::Entropy;
+use crate::hub::Adapter as _;
 use crate::reminder::Reminder;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisResult, Value, pipe,
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisResult, Value, cmd, pipe,
 };
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -20,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How long Redis may take to answer before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// So often it is asked whether it is still there.
+/// So often it is given a sign of life, which it has to answer.
 const BEAT: Duration = Duration::from_secs(3);
 /// The pause before the second attempt, the longest one, and what makes it about twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -34,6 +37,8 @@ pub(super) fn client(url: &str) -> RedisResult<Client> {
     Client::open(info.set_redis_settings(settings))
 }
 
+const UNPOISONED: &str = "no code that can panic runs under this lock";
+
 /// Connects, again and again, until the node leaves.
 pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
     let (mut pause, unreachable) = (FIRST_PAUSE, Reminder::default());
@@ -44,10 +49,12 @@ pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
             Ok(mut session) => {
                 redis.metrics().redis_down.dec();
                 tracing::info!(address, "connected to Redis");
+                *redis.connection.lock().expect(UNPOISONED) = Some(session.connection.clone());
                 redis.outbox.open();
                 redis.is_connected.send_replace(true);
                 let ended = session.serve().await;
                 redis.is_connected.send_replace(false);
+                *redis.connection.lock().expect(UNPOISONED) = None;
                 redis.outbox.close();
                 redis.metrics().redis_down.inc();
                 pause = FIRST_PAUSE;
@@ -92,6 +99,8 @@ impl<'a> Session<'a> {
             .set_push_sender(hear(Arc::clone(inbound), broken.clone()));
         let connection = redis.client.get_multiplexed_async_connection_with_config(&config).await?;
         let mut session = Self { redis, inbound, connection, subscribed: BTreeSet::new(), broken };
+        // First, so that who asks counts with this node as soon as it listens.
+        session.beat().await?;
         session.subscribe().await?;
         Ok(session)
     }
@@ -105,22 +114,66 @@ impl<'a> Session<'a> {
             tokio::select! {
                 batch = self.redis.outbox.next() => self.publish(&batch).await?,
                 () = self.redis.namespaces.changed.notified() => self.subscribe().await?,
-                _ = beat.tick() => redis::cmd("PING").exec_async(&mut self.connection).await?,
+                _ = beat.tick() => self.beat().await?,
                 () = self.broken.cancelled() => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
                 () = self.redis.leaving.cancelled() => return self.finish().await,
             }
         }
     }
 
-    /// Sends what was said last.
+    /// Gives a sign of life, and learns of the others'.
+    async fn beat(&mut self) -> RedisResult<()> {
+        let (seconds, microseconds): (u64, u64) = cmd("TIME").query_async(&mut self.connection).await?;
+        let now = seconds * 1_000 + microseconds / 1_000;
+        let (key, name) = self.redis.membership();
+        let held: RedisResult<(Vec<(String, f64)>,)> = pipe()
+            .cmd("ZADD")
+            .arg(&key)
+            .arg(now + LIFETIME.as_millis() as u64)
+            .arg(name)
+            .ignore()
+            .cmd("ZREMRANGEBYSCORE")
+            .arg(&key)
+            .arg("-inf")
+            .arg(now.saturating_sub(MEMORY.as_millis() as u64))
+            .ignore()
+            .cmd("PEXPIRE")
+            .arg(&key)
+            .arg(MEMORY.as_millis() as u64)
+            .ignore()
+            .cmd("ZRANGE")
+            .arg(&key)
+            .arg(0)
+            .arg(-1)
+            .arg("WITHSCORES")
+            .query_async(&mut self.connection)
+            .await;
+        let held = match held {
+            Ok((held,)) => held,
+            // Then nobody knows which of our nodes is missing, and all else goes on.
+            Err(error) if error.code() == Some("NOPERM") => {
+                if self.redis.unknown.is_due(Instant::now()) {
+                    tracing::warn!(key, "nodes cannot tell who of them is alive: {error}");
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        *self.redis.members.lock().expect(UNPOISONED) = Members::new(held, now, Instant::now());
+        Ok(())
+    }
+
+    /// Sends what was said last, and is no longer waited for.
     async fn finish(&mut self) -> RedisResult<()> {
         loop {
             let batch = self.redis.outbox.take();
             if batch.is_empty() {
-                return Ok(());
+                break;
             }
             self.publish(&batch).await?;
         }
+        let (key, name) = self.redis.membership();
+        cmd("ZREM").arg(key).arg(name).exec_async(&mut self.connection).await
     }
 
     async fn publish(&mut self, batch: &[Publication]) -> RedisResult<()> {
@@ -142,20 +195,34 @@ impl<'a> Session<'a> {
         let names = self.redis.namespaces.names();
         let gone: Vec<_> = self.subscribed.difference(&names).cloned().collect();
         for namespace in gone {
-            let pattern = self.redis.channels(&namespace).pattern();
+            let channels = self.redis.channels(&namespace);
+            let (pattern, names) = (channels.pattern(), self.direct(&channels));
+            self.connection.unsubscribe(&names).await?;
             self.connection.punsubscribe(&pattern).await?;
-            self.inbound.unroute(&pattern);
+            names.iter().chain([&pattern]).for_each(|name| self.inbound.unroute(name));
             self.subscribed.remove(&namespace);
         }
         let new: Vec<_> = names.difference(&self.subscribed).cloned().collect();
         for namespace in new {
             let channels = self.redis.channels(&namespace);
-            let pattern = channels.pattern();
-            self.inbound.route(pattern.clone(), Route { namespace: namespace.clone(), channels });
+            let (pattern, names) = (channels.pattern(), self.direct(&channels));
+            let [request, response, own] = names.clone();
+            for (name, kind) in
+                [(pattern.clone(), Kind::Broadcast), (request, Kind::Request), (response, Kind::Response), (own, Kind::Response)]
+            {
+                self.inbound.route(name, Route { namespace: namespace.clone(), channels: channels.clone(), kind });
+            }
+            // Whoever is counted as listening to requests has to hear broadcasts and be able to answer.
             self.connection.psubscribe(&pattern).await?;
+            self.connection.subscribe(&names).await?;
             self.subscribed.insert(namespace);
         }
         Ok(())
+    }
+
+    /// The channels that are no pattern.
+    fn direct(&self, channels: &Channels) -> [String; 3] {
+        [channels.request(), channels.response(), channels.response_to(self.redis.uid())]
     }
 }
 
@@ -168,6 +235,13 @@ fn hear(inbound: Arc<Inbound>, broken: CancellationToken) -> impl Fn(PushInfo) -
                     && let (Some(pattern), Some(channel), Value::BulkString(message)) = (text(pattern), text(channel), message)
                 {
                     inbound.hear(&pattern, &channel, Bytes::from(message));
+                }
+            }
+            PushKind::Message => {
+                if let Ok([channel, message]) = <[Value; 2]>::try_from(data)
+                    && let (Some(channel), Value::BulkString(message)) = (text(channel), message)
+                {
+                    inbound.hear(&channel, &channel, Bytes::from(message));
                 }
             }
             PushKind::Disconnection => broken.cancel(),

@@ -5,8 +5,10 @@
 
 mod inbound;
 mod link;
+mod members;
 mod options;
 mod outbox;
+mod questions;
 mod redis;
 pub mod wire;
 

@@ -3,6 +3,7 @@
 use super::link;
 use super::redis::UrlError;
 use crate::options;
+use std::time::Duration;
 
 options! {
     /// The cluster: many instances as one, over Redis or Valkey (6 or newer) and the protocol of `@socket.io/redis-adapter` 8.
@@ -12,6 +13,11 @@ options! {
         pub url: String = String::new(),
         /// What the names of all channels begin with: the reference's option `key`. Clusters that share a Redis take different ones.
         pub prefix: String = "socket.io".to_owned(),
+        /// Time in which the other nodes must answer; the reference's `requestsTimeout`.
+        #[serde(with = "options::duration")]
+        pub request_timeout: Duration = Duration::from_secs(5),
+        /// Whether answers go to who has asked and to nobody else: the reference's `publishOnSpecificResponseChannel`, 8 and newer, the same on all nodes.
+        pub specific_response_channel: bool = false,
     }
 }
 

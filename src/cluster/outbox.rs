@@ -46,12 +46,13 @@ impl Outbox {
         Self { queue: Mutex::default(), filled: Notify::new(), limit, metrics, full: Reminder::default() }
     }
 
-    /// Lines a message up; what there is no way or no room for is dropped and counted.
-    pub(super) fn push(&self, publication: Publication) {
+    /// Lines a message up; what there is no way or no room for is dropped and counted, which `false` says.
+    pub(super) fn push(&self, publication: Publication) -> bool {
         let mut queue = self.lock();
         if !queue.is_open {
             drop(queue);
-            return self.metrics.cluster_unsent.inc();
+            self.metrics.cluster_unsent.inc();
+            return false;
         }
         let bytes = queue.bytes + publication.weight();
         if bytes > self.limit {
@@ -64,12 +65,13 @@ impl Outbox {
                     "Redis takes messages slower than they come, and limits.cluster_outbox_bytes is reached"
                 );
             }
-            return;
+            return false;
         }
         queue.bytes = bytes;
         queue.waiting.push_back(publication);
         drop(queue);
         self.filled.notify_one();
+        true
     }
 
     /// Messages are taken from now on.
@@ -138,7 +140,7 @@ mod tests {
         let one = message(100).weight();
         let outbox = Outbox::new(3 * one, Arc::default());
         outbox.open();
-        (0..5).for_each(|_| outbox.push(message(100)));
+        (0..5).for_each(|number| assert_eq!(outbox.push(message(100)), number < 3));
         assert_eq!((outbox.metrics.cluster_unsent.get(), outbox.metrics.limit_cluster_outbox.get()), (2, 2));
         assert_eq!(outbox.take().len(), 3);
         outbox.push(message(100));
@@ -154,7 +156,7 @@ mod tests {
         }
         let sizes: Vec<_> = (0..3).map(|_| outbox.take().len()).collect();
         assert_eq!(sizes, [1, 1, 2]);
-        (0..=BATCH_MESSAGES).for_each(|_| outbox.push(message(0)));
+        assert!((0..=BATCH_MESSAGES).all(|_| outbox.push(message(0))));
         assert_eq!([outbox.take().len(), outbox.take().len()], [BATCH_MESSAGES, 1]);
     }
 

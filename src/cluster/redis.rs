@@ -2,19 +2,26 @@
 
 use super::inbound::Inbound;
 use super::link;
+use super::members::{Expected, Member, Members};
 use super::options::Options;
 use super::outbox::{Outbox, Publication};
-use super::wire::{Bounds, Broadcast, Channels, Request, WireError, Wish};
+use super::questions::{Question, Questions};
+use super::wire::{Answer, Bounds, Broadcast, Channels, Request, WireError, Wish};
 use crate::engine::Entropy;
-use crate::hub::{Action, Adapter, SocketIo};
+use crate::hub::{Action, Adapter, AdapterError, Asked, ClusterReply, Flags, Missing, RemoteAck, Room, SocketIo, Target};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
+use crate::protocol::sid::Node;
+use crate::protocol::sio::Args;
 use crate::reminder::Reminder;
+use ::redis::aio::MultiplexedConnection;
 use bytestring::ByteString;
+use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,8 +43,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// use stickyport::{Server, Shutdown};
 ///
 /// let options = cluster::Options { url: "redis://127.0.0.1".to_owned(), ..Default::default() };
-/// let redis = Redis::new(&options, &Default::default(), Default::default())?;
-/// let io = SocketIo::builder().adapter(redis.clone()).metrics(redis.metrics().clone()).build();
+/// let redis = Redis::new(&options, &Default::default())?;
+/// let io = SocketIo::builder().adapter(redis.clone()).build();
 /// let engine = io.engine().build(Arc::new(io.clone()));
 /// let listeners = Listeners::only("127.0.0.1:3131".parse()?)?;
 /// Server::new(engine).cluster(redis, io).run(listeners, &Shutdown::on_signals()?).await;
@@ -48,17 +55,24 @@ pub struct Redis {
     pub(super) client: ::redis::Client,
     pub(super) outbox: Outbox,
     pub(super) namespaces: Namespaces,
+    /// For what is asked of Redis itself, while there is one.
+    pub(super) connection: Mutex<Option<MultiplexedConnection>>,
+    pub(super) members: Mutex<Members>,
+    pub(super) questions: Arc<Questions>,
     pub(super) is_connected: watch::Sender<bool>,
     /// Ends the connection when all is said.
     pub(super) leaving: CancellationToken,
     gone: CancellationToken,
     /// What this node calls itself on the channels.
     uid: String,
-    prefix: String,
+    node: OnceLock<Node>,
+    pub(super) options: Options,
     /// For what is sent: how many binary values that has is the sender's own affair.
     bounds: Bounds,
     metrics: Arc<Metrics>,
     too_long: Reminder,
+    /// That the key of the nodes is not to be had.
+    pub(super) unknown: Reminder,
 }
 
 /// Why a URL is none of a Redis.
@@ -73,30 +87,37 @@ impl UrlError {
 }
 
 impl Redis {
-    /// A node that is to be joined to the cluster that `options` name; it counts in `metrics`.
+    /// A node that is to be joined to the cluster that `options` name.
     ///
     /// # Errors
     /// `options.url` is none of a Redis.
-    pub fn new(options: &Options, limits: &Limits, metrics: Arc<Metrics>) -> Result<Arc<Self>, UrlError> {
+    pub fn new(options: &Options, limits: &Limits) -> Result<Arc<Self>, UrlError> {
         let client = link::client(&options.url).map_err(UrlError)?;
+        let metrics = Arc::new(Metrics::default());
         let bounds = Bounds { bytes: limits.cluster_message_bytes, rooms: limits.cluster_rooms, attachments: usize::MAX };
         Ok(Arc::new(Self {
             client,
             outbox: Outbox::new(limits.cluster_outbox_bytes, Arc::clone(&metrics)),
             namespaces: Namespaces::default(),
+            connection: Mutex::default(),
+            members: Mutex::default(),
+            questions: Arc::default(),
             is_connected: watch::Sender::new(false),
             leaving: CancellationToken::new(),
             gone: CancellationToken::new(),
             uid: uid(),
-            prefix: options.prefix.clone(),
+            node: OnceLock::new(),
+            options: options.clone(),
             bounds,
             metrics,
             too_long: Reminder::default(),
+            unknown: Reminder::default(),
         }))
     }
 
     /// Stays connected until [`Redis::leave`] is called; `io` hears what the others do.
     pub async fn run(self: Arc<Self>, io: SocketIo) {
+        self.node.get_or_init(|| io.node());
         let inbound = Arc::new(Inbound::new(Arc::clone(&self), io));
         link::run(&self, &inbound).await;
         self.gone.cancel();
@@ -115,17 +136,22 @@ impl Redis {
         let _ = timeout(FAREWELL, self.gone.cancelled()).await;
     }
 
-    /// Where it counts.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
     pub(super) fn uid(&self) -> &str {
         &self.uid
     }
 
+    /// The key of ours in which nodes give signs of life, and this one's entry there.
+    pub(super) fn membership(&self) -> (String, String) {
+        let node = self.node.get().expect("set before anything is connected");
+        (format!("stickyport#{}#nodes", self.options.prefix), Member::name(*node, &self.uid))
+    }
+
+    pub(super) const fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
     pub(super) fn channels(&self, namespace: &ByteString) -> Channels {
-        Channels::new(&self.prefix, namespace.clone())
+        Channels::new(&self.options.prefix, namespace.clone())
     }
 
     fn request(&self, channels: &Channels, body: Wish<'_>) {
@@ -133,7 +159,8 @@ impl Redis {
         self.publish(channels.request(), request.encode(&self.bounds));
     }
 
-    fn publish(&self, channel: String, payload: Result<Vec<u8>, WireError>) {
+    /// `false` says that it was not sent.
+    pub(super) fn publish(&self, channel: String, payload: Result<Vec<u8>, WireError>) -> bool {
         match payload {
             Ok(payload) => self.outbox.push(Publication { channel, payload }),
             Err(error) => {
@@ -141,12 +168,57 @@ impl Redis {
                 if self.too_long.is_due(Instant::now()) {
                     tracing::warn!(channel, "a message was not sent to the other nodes: {error}");
                 }
+                false
             }
         }
     }
+
+    /// Asks all other nodes, and has one answer of each that `read` takes for one.
+    async fn ask<T>(
+        self: Arc<Self>,
+        namespace: ByteString,
+        body: Wish<'static>,
+        read: impl Fn(Answer) -> Option<T>,
+    ) -> ClusterReply<Vec<T>> {
+        let channels = self.channels(&namespace);
+        let deadline = tokio::time::Instant::now() + self.options.request_timeout;
+        let question = self.questions.open(uid(), deadline);
+        // Who listens now will hear it.
+        let Some((expected, _)) = self.listeners(&channels).await else { return away() };
+        let request = Request { sender: Some(self.uid.as_str().into()), id: Some(question.id.as_str().into()), body };
+        if !self.publish(channels.request(), request.encode(&self.bounds)) {
+            return away();
+        }
+        question.gather(expected, read).await
+    }
+
+    /// Who is expected to answer what is asked in a namespace, and how many nodes there are in all; `None` if Redis does not say.
+    async fn listeners(&self, channels: &Channels) -> Option<(Expected, usize)> {
+        let mut connection = self.connection.lock().expect(UNPOISONED).clone()?;
+        let members = self.members.lock().expect(UNPOISONED).clone();
+        let mut count = ::redis::cmd("PUBSUB");
+        count.arg("NUMSUB").arg(channels.request());
+        for uid in members.uids() {
+            count.arg(channels.response_to(uid));
+        }
+        let counts: Vec<(String, usize)> = count.query_async(&mut connection).await.ok()?;
+        let counts: Vec<usize> = counts.into_iter().map(|(_, count)| count).collect();
+        let (listeners, present) = counts.split_first()?;
+        let expected = members.expected(&self.uid, *listeners, present, Instant::now());
+        let all = expected.ours.len() + expected.others + 1;
+        Some((expected, all))
+    }
+}
+
+fn away<T>() -> ClusterReply<Vec<T>> {
+    ClusterReply { value: Vec::new(), answered: 0, missing: Missing { is_away: true, ..Missing::default() } }
 }
 
 impl Adapter for Redis {
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     fn opened(&self, namespace: &ByteString) {
         self.namespaces.change(|names| names.insert(namespace.clone()));
     }
@@ -158,6 +230,7 @@ impl Adapter for Redis {
     fn tell(&self, namespace: &ByteString, action: Action<'_>) {
         let channels = self.channels(namespace);
         match action {
+            Action::ServerSideEmit { event, args } => self.request(&channels, Wish::ServerSideEmit(event.into(), args.clone())),
             Action::Join { target, rooms } => self.request(&channels, Wish::Join(target.clone(), rooms.to_owned())),
             Action::Leave { target, rooms } => self.request(&channels, Wish::Leave(target.clone(), rooms.to_owned())),
             Action::Disconnect { target, close } => self.request(&channels, Wish::Disconnect(target.clone(), close)),
@@ -170,12 +243,108 @@ impl Adapter for Redis {
             }
         }
     }
+
+    fn fetch(self: Arc<Self>, namespace: &ByteString, target: &Target) -> Asked<ClusterReply<Vec<Box<RawValue>>>> {
+        let asked = self.ask(namespace.clone(), Wish::Fetch(target.clone()), |answer| match answer {
+            Answer::Sockets(sockets) => Some(sockets),
+            _ => None,
+        });
+        Box::pin(async { flat(asked.await) })
+    }
+
+    fn rooms(self: Arc<Self>, namespace: &ByteString) -> Asked<ClusterReply<Vec<Room>>> {
+        let asked = self.ask(namespace.clone(), Wish::AllRooms, |answer| match answer {
+            Answer::Rooms(rooms) => Some(rooms),
+            _ => None,
+        });
+        Box::pin(async { flat(asked.await) })
+    }
+
+    fn server_count(self: Arc<Self>, namespace: &ByteString) -> Asked<Result<usize, AdapterError>> {
+        let channels = self.channels(namespace);
+        Box::pin(async move { self.listeners(&channels).await.map(|(_, all)| all).ok_or(AdapterError::Away) })
+    }
+
+    fn emit_with_ack(
+        self: Arc<Self>,
+        namespace: &ByteString,
+        target: &Target,
+        flags: &Flags,
+        event: &str,
+        args: &Args,
+        acks: UnboundedSender<RemoteAck>,
+    ) -> Asked<()> {
+        let channels = self.channels(namespace);
+        let timeout = flags.timeout.unwrap_or(self.options.request_timeout);
+        let far = || tokio::time::Instant::now() + Duration::from_secs(u32::MAX.into());
+        let deadline = tokio::time::Instant::now().checked_add(timeout).unwrap_or_else(far);
+        let question = self.questions.open(uid(), deadline);
+        // What is sent next is not to overtake it, so it leaves before anybody waits.
+        let request = Request::encode_broadcast((&self.uid, &question.id), namespace, target, flags, (event, args), &self.bounds);
+        let is_sent = self.publish(channels.request(), request);
+        Box::pin(async move {
+            let listeners = if is_sent { self.listeners(&channels).await } else { None };
+            let missing = match listeners {
+                Some((expected, _)) => pass_on(question, expected, &acks).await,
+                None => Missing { is_away: true, ..Missing::default() },
+            };
+            // Nobody may want to know.
+            let _ = acks.send(RemoteAck::Missing(missing));
+        })
+    }
+
+    fn server_side_emit_with_ack(
+        self: Arc<Self>,
+        namespace: &ByteString,
+        event: &str,
+        args: &Args,
+    ) -> Asked<ClusterReply<Vec<Args>>> {
+        let body = Wish::ServerSideEmit(event.into(), args.clone());
+        Box::pin(self.ask(namespace.clone(), body, |answer| match answer {
+            Answer::ServerSide(value) => {
+                let list = value.map_or_else(|| "[null]".to_owned(), |value| format!("[{}]", value.get()));
+                Some(Args::from_raw(&list, Vec::new()).expect("a value in brackets is a list"))
+            }
+            _ => None,
+        }))
+    }
+}
+
+/// Hands on what sockets acknowledge with, until all have or the time is over.
+async fn pass_on(mut question: Question, mut expected: Expected, acks: &UnboundedSender<RemoteAck>) -> Missing {
+    let mut owed = 0;
+    while owed > 0 || !expected.is_nobody() {
+        let Some((sender, answer)) = question.next().await else { break };
+        let ack = match answer {
+            Answer::ClientCount(count) => {
+                expected.answered(sender.as_deref());
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                owed = count.saturating_add(owed);
+                RemoteAck::Asked(count)
+            }
+            // More than were announced are no acknowledgements.
+            Answer::Ack(socket, args) if owed > 0 => {
+                owed -= 1;
+                RemoteAck::Came(socket, args)
+            }
+            _ => continue,
+        };
+        if acks.send(ack).is_err() {
+            break;
+        }
+    }
+    expected.into()
+}
+
+fn flat<T>(reply: ClusterReply<Vec<Vec<T>>>) -> ClusterReply<Vec<T>> {
+    let ClusterReply { value, answered, missing } = reply;
+    ClusterReply { value: value.into_iter().flatten().collect(), answered, missing }
 }
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the URL, which may hold a password.
-        f.debug_struct("Redis").field("uid", &self.uid).field("prefix", &self.prefix).finish_non_exhaustive()
+        f.debug_struct("Redis").field("uid", &self.uid).field("prefix", &self.options.prefix).finish_non_exhaustive()
     }
 }
 

@@ -68,6 +68,7 @@ impl Config {
             ("engine.ping_timeout", engine.ping_timeout),
             ("engine.upgrade_timeout", engine.upgrade_timeout),
             ("socketio.connect_timeout", self.socketio.connect_timeout),
+            ("redis.request_timeout", self.redis.request_timeout),
             ("limits.header_timeout", self.limits.header_timeout),
             ("limits.body_timeout", self.limits.body_timeout),
             ("limits.keep_alive", self.limits.keep_alive),

@@ -51,7 +51,7 @@ options! {
         pub inbound_bytes: usize = 1024 * 1024 * 1024,
         /// Bytes of one message to or from the other nodes of the cluster; a longer one is not sent, or skipped.
         #[serde(with = "options::size")]
-        pub cluster_message_bytes: usize = 16 * 1024 * 1024,
+        pub cluster_message_bytes: usize = 32 * 1024 * 1024,
         /// Rooms in one list of such a message.
         pub cluster_rooms: usize = 100_000,
         /// Bytes of such messages that may wait for Redis; beyond it they are not sent.

@@ -21,9 +21,9 @@ use stickyport::cluster::{self, Redis};
 use stickyport::engine::{Application, Connection, Session};
 use stickyport::http::client_address::Networks;
 use stickyport::hub::{
-    AckError, AdapterError, Args, Broadcast, BroadcastReply, CloseReason, ConnectError, DisconnectReason, EmitError, Event,
-    EventError, Handshake, Namespace, NamespaceRequest, Regex, RemoteSocket, RoomEvent, Socket, SocketError, SocketIo, State,
-    TransportKind,
+    AckError, AdapterError, Args, Broadcast, BroadcastReply, CloseReason, ClusterReply, ConnectError, DisconnectReason,
+    EmitError, Event, EventError, Handshake, Namespace, NamespaceRequest, Regex, RemoteSocket, RoomEvent, ServerEvent, Socket,
+    SocketError, SocketIo, State, TransportKind,
 };
 use stickyport::shutdown::Phase;
 use stickyport::{Server, Shutdown};
@@ -53,6 +53,8 @@ struct AdapterConfig {
 #[serde(default, rename_all = "camelCase")]
 struct AdapterOptions {
     key: Option<String>,
+    requests_timeout: Option<f64>,
+    publish_on_specific_response_channel: bool,
 }
 
 impl AdapterConfig {
@@ -64,8 +66,10 @@ impl AdapterConfig {
         let options = cluster::Options {
             url: self.url.clone().unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned()),
             prefix: self.opts.key.clone().unwrap_or(defaults.prefix),
+            request_timeout: self.opts.requests_timeout.map_or(defaults.request_timeout, millis),
+            specific_response_channel: self.opts.publish_on_specific_response_channel,
         };
-        Ok(Redis::new(&options, &limits(), Arc::default())?)
+        Ok(Redis::new(&options, &limits())?)
     }
 }
 
@@ -252,7 +256,9 @@ fn server(shared: &Arc<Shared>, options: &NodeOptions, redis: Option<&Arc<Redis>
 fn watched(namespace: Namespace, shared: &Arc<Shared>, parent: Option<Value>) -> Namespace {
     let asking = Arc::clone(shared);
     let moving = Arc::clone(shared);
+    let told = Arc::clone(shared);
     namespace
+        .on_server_event(move |event| heard_server(&told, event))
         .middleware(move |socket: Socket| admit(Arc::clone(&asking), socket, parent.clone()))
         .on_connect(connected)
         .on_any(received)
@@ -346,6 +352,22 @@ fn outgoing(socket: &Socket, event: &Event) {
         let mut told = of(socket);
         put(&mut told, "args", args);
         shared.pipe.tell("outgoing", told);
+    }
+}
+
+fn heard_server(shared: &Shared, event: &ServerEvent) {
+    let mut args = vec![event.name().into()];
+    args.extend(shown(event.args()));
+    let mut told = object! { nsp: event.namespace(), args: args };
+    if event.is_asked() {
+        put(&mut told, "ack", true);
+        let event = event.clone();
+        shared.pipe.ask("sse", told, move |answer| {
+            // What came out of JSON is JSON.
+            let _ = event.acknowledge(read(&answer["args"]));
+        });
+    } else {
+        shared.pipe.tell("sse", told);
     }
 }
 
@@ -638,12 +660,25 @@ fn operate(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
         "socketsJoin" => sockets.sockets_join(names(&args[0])),
         "socketsLeave" => sockets.sockets_leave(names(&args[0])),
         "disconnectSockets" => sockets.disconnect_sockets(args[0] == true),
+        "serverSideEmit" => {
+            let (event, args) = event(args);
+            if command["ack"] == true {
+                tokio::spawn(async move {
+                    match sockets.server_side_emit_with_ack(&event, args).await {
+                        Ok(reply) => results.answered(reply),
+                        Err(error) => results.failed(&error.to_string()),
+                    }
+                });
+            } else if let Err(error) = sockets.server_side_emit(&event, args) {
+                tracing::error!(%error, event, "not sent");
+            }
+        }
         "fetchSockets" => drop(tokio::spawn(async move {
-            let sockets = sockets.fetch_sockets().await;
-            results.of(sockets.map(|sockets| sockets.iter().map(fetched).collect::<Value>()));
+            let sockets = sockets.fetch_sockets().await.complete();
+            results.of("fetchSockets", sockets.map(|sockets| sockets.iter().map(fetched).collect::<Value>()));
         })),
-        "allRooms" => drop(tokio::spawn(async move { results.of(sockets.all_rooms().await) })),
-        "serverCount" => drop(tokio::spawn(async move { results.of(sockets.server_count().await) })),
+        "allRooms" => drop(tokio::spawn(async move { results.of("allRooms", sockets.all_rooms().await.complete()) })),
+        "serverCount" => drop(tokio::spawn(async move { results.of("serverCount", sockets.server_count().await) })),
         unknown => tracing::error!(unknown, "not something to do"),
     }
 }
@@ -669,11 +704,19 @@ struct Results {
 }
 
 impl Results {
-    fn of(self, result: Result<impl serde::Serialize, AdapterError>) {
+    fn of(self, question: &str, result: Result<impl serde::Serialize, AdapterError>) {
         match result {
             Ok(value) => self.tell(Value::Null, serde_json::to_value(value).ok()),
-            Err(error) => self.failed(&error.to_string()),
+            // In the reference's words.
+            Err(_) => self.failed(&format!("timeout reached while waiting for {question} response")),
         }
+    }
+
+    /// What the other servers answered, and the reference's error if one did not.
+    fn answered(self, reply: ClusterReply<Vec<Args>>) {
+        let values: Value = reply.value.iter().map(|args| shown(args).into_iter().next().unwrap_or_default()).collect();
+        let error = reply.complete().err().map_or(Value::Null, |error| json!({ "message": error.to_string() }));
+        self.tell(error, Some(values));
     }
 
     fn acknowledged(self, reply: &BroadcastReply) {

@@ -1,16 +1,22 @@
 // Two instances of ours and one of Node's in one cluster over a real Redis, in every direction.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync } from "node:fs";
+import { createServer } from "node:http";
 import { after, before, describe, test } from "node:test";
+import { join } from "node:path";
 import { Emitter } from "@socket.io/redis-emitter";
 import { createClient } from "redis";
 import { io } from "socket.io-client";
 import { Child, programs } from "./lib/differential.mjs";
 import { Redis } from "./lib/redis.mjs";
-import { freePorts, scratch } from "./lib/servers.mjs";
+import { Instance, freePorts, scratch } from "./lib/servers.mjs";
 import { event, until } from "./lib/waiting.mjs";
 
-const redis = await new Redis(scratch()).start();
+const root = scratch();
+const folder = () => mkdtempSync(join(root, "part-"));
+const redis = await new Redis(folder()).start();
 after(() => redis.stop());
 
 /** One node of the cluster, with a client or more. */
@@ -19,9 +25,9 @@ class Node {
     Object.assign(this, { name, kind, clients: [] });
   }
 
-  async start(options = {}) {
+  async start(options = {}, url = redis.url) {
     const port = await freePorts(1);
-    const adapter = { type: "redis", url: redis.url, opts: options };
+    const adapter = { type: "redis", url, opts: options };
     this.child = new Child(programs("harness", "sio-harness-node.cjs")[this.kind], { port, adapter });
     await this.child.event("listening");
     this.url = `http://127.0.0.1:${port}`;
@@ -167,8 +173,337 @@ describe("a broadcast", () => {
 });
 
 /** Waits until so many nodes listen to a namespace. */
-async function listening(nsp, count) {
+async function listening(nsp, count, prefix = "socket.io") {
   const client = await createClient({ url: redis.url }).connect();
-  await until(`${count} listen to ${nsp}`, async () => (await client.publish(`socket.io#${nsp}#nobody#`, "")) >= count);
+  await until(`${count} listen to ${nsp}`, async () => (await client.publish(`${prefix}#${nsp}#nobody#`, "")) >= count);
+  await client.close();
+}
+
+for (const [mode, options] of Object.entries({ "": {}, " with the specific response channel": { publishOnSpecificResponseChannel: true } })) {
+  describe(`a request${mode}`, () => {
+    const prefix = `requests${mode.length}`;
+    const [ours, others, theirs] = [new Node("ours", "ours"), new Node("another of ours", "ours"), new Node("Node's", "reference")];
+    const nodes = [ours, others, theirs];
+    let clients;
+    let n = 0;
+    before(async () => {
+      await Promise.all(nodes.map((node) => node.start({ key: prefix, requestsTimeout: 1_000, ...options })));
+      await listening("/", nodes.length, prefix);
+      await subscribed(`${prefix}-request#/#`, nodes.length);
+      clients = [];
+      for (const node of nodes) clients.push(await node.client("/", ["all", node.name]));
+    });
+    after(() => Promise.all(nodes.map((node) => node.stop())));
+
+    /** What an operation comes to. */
+    async function result(node, m, options = {}) {
+      node.op(m, { n: ++n, ...options });
+      return node.child.event("result", { n });
+    }
+
+    /** The rooms of every client, as its own node has them. */
+    const roomsAre = (expected) =>
+      until(`rooms ${JSON.stringify(expected)}`, async () => {
+        const { value } = await result(ours, "fetchSockets");
+        const found = clients.map(({ id }) => value?.find((socket) => socket.id === id)?.rooms.filter((room) => room.startsWith("r:")));
+        return JSON.stringify(found) === JSON.stringify(expected);
+      });
+
+    for (const asker of nodes) {
+      describe(`of ${asker.name}`, () => {
+        test("for sockets", async () => {
+          for (const node of nodes) {
+            const { sid } = { sid: clients[nodes.indexOf(node)].id };
+            node.child.say({ c: "data", nsp: "/", sid, data: { of: node.name } });
+          }
+          const { err, value } = await result(asker, "fetchSockets");
+          assert.equal(err, null);
+          const expected = clients.map(({ id, node }) => ({ id, rooms: [id, "all", node.name], data: { of: node.name } }));
+          const found = value.map(({ id, rooms, data }) => ({ id, rooms, data }));
+          const sorted = (list) => list.sort((a, b) => (a.id < b.id ? -1 : 1));
+          assert.deepEqual(sorted(found), sorted(expected));
+          for (const { handshake } of value) {
+            assert.match(handshake.url, /^\/socket\.io\/\?EIO=4/);
+            assert.equal(handshake.query.transport, "websocket");
+            assert.match(handshake.headers.host, /^127\.0\.0\.1:/);
+            assert.ok(Math.abs(Date.now() - handshake.issued) < 60_000);
+          }
+          const of = await result(asker, "fetchSockets", { rooms: ["all"], except: [ours.name] });
+          assert.deepEqual(of.value.map(({ id }) => id).sort(), clients.slice(1).map(({ id }) => id).sort());
+        });
+
+        test("for rooms", async () => {
+          const { value } = await result(asker, "allRooms");
+          assert.deepEqual(value.sort(), ["all", ...nodes.map(({ name }) => name), ...clients.map(({ id }) => id)].sort());
+        });
+
+        test("for the number of servers", async () => {
+          assert.equal((await result(asker, "serverCount")).value, nodes.length);
+        });
+
+        test("to join and leave", async () => {
+          asker.op("socketsJoin", { rooms: ["all"], except: [others.name], args: [["r:a", "r:b"]] });
+          await roomsAre([["r:a", "r:b"], [], ["r:a", "r:b"]]);
+          asker.op("socketsLeave", { rooms: ["r:a"], args: ["r:b"] });
+          await roomsAre([["r:a"], [], ["r:a"]]);
+          asker.op("socketsLeave", { args: [["r:a"]] });
+          await roomsAre([[], [], []]);
+        });
+
+        test("for acknowledgements", async () => {
+          const number = nodes.indexOf(asker);
+          clients.forEach((client, index) => client.once("ask", (bytes, answer) => answer(Buffer.concat([bytes, Buffer.from([index])]))));
+          const args = ["ask", { $bin: Buffer.from([9]).toString("base64") }];
+          const { err, value } = await result(asker, "emit", { args, ack: true, flags: { timeout: 5_000 } });
+          assert.equal(err, null, `${number}`);
+          const values = value.map((answer) => [...Buffer.from(answer.$bin, "base64")]).sort();
+          assert.deepEqual(values, [[9, 0], [9, 1], [9, 2]]);
+        });
+
+        test("for acknowledgements of which one does not come", async () => {
+          clients.forEach((client, index) => client.once("ask", (answer) => index && answer(index)));
+          const { err, value } = await result(asker, "emit", { args: ["ask"], ack: true, flags: { timeout: 300 } });
+          assert.match(err.message, /has timed out/);
+          if (asker.kind === "ours") assert.deepEqual(value.sort(), [1, 2]);
+        });
+
+        test("that servers hear", async () => {
+          asker.op("serverSideEmit", { args: ["x", 1, { a: "é" }] });
+          for (const node of nodes) if (node !== asker) assert.deepEqual((await node.child.event("sse")).args, ["x", 1, { a: "é" }]);
+        });
+
+        test("that servers acknowledge", async () => {
+          const answer = (async () => {
+            for (const node of nodes) {
+              if (node === asker) continue;
+              const { n, ack } = await node.child.event("sse");
+              assert.equal(ack, true);
+              node.child.say({ c: "answer", n, args: [node.name] });
+            }
+          })();
+          const { err, value } = await result(asker, "serverSideEmit", { args: ["who?"], ack: true });
+          await answer;
+          assert.equal(err, null);
+          assert.deepEqual(value.sort(), nodes.filter((node) => node !== asker).map(({ name }) => name).sort());
+        });
+
+        test("that one server does not acknowledge", async () => {
+          const [first, second] = nodes.filter((node) => node !== asker);
+          const asked = result(asker, "serverSideEmit", { args: ["who?"], ack: true });
+          const { n } = await first.child.event("sse");
+          first.child.say({ c: "answer", n, args: ["I"] });
+          await second.child.event("sse");
+          const { err, value } = await asked;
+          assert.deepEqual([err.message, value], ["timeout reached: only 1 responses received out of 2", ["I"]]);
+        });
+
+        test("to go", async () => {
+          for (const [index, node] of nodes.entries()) {
+            const client = await node.client("/", ["leaving"]);
+            const gone = event(client, "disconnect");
+            asker.op("disconnectSockets", { rooms: ["leaving"], args: [index % 2 === 0] });
+            assert.match((await gone)[0], /^(io server disconnect|transport close)$/);
+          }
+        });
+      });
+    }
+
+    test("of an emitter", async () => {
+      const client = await createClient({ url: redis.url }).connect();
+      const emitter = new Emitter(client, { key: prefix });
+      emitter.in("all").socketsJoin("r:e");
+      await roomsAre([["r:e"], ["r:e"], ["r:e"]]);
+      emitter.socketsLeave("r:e");
+      await roomsAre([[], [], []]);
+      emitter.serverSideEmit("from outside", 1);
+      for (const node of nodes) assert.deepEqual((await node.child.event("sse")).args, ["from outside", 1]);
+      await client.close();
+    });
+
+    test("that is rubbish is skipped", async () => {
+      const client = await createClient({ url: redis.url }).connect();
+      const many = JSON.stringify({ uid: "x", type: 2, opts: { rooms: ["all"], except: [] }, rooms: Array.from({ length: 1_000_000 }, (_, n) => `r:${n}`) });
+      // Node's adapter dies of some of it, so it goes to ours only: on a cluster of their own.
+      const alone = [new Node("one", "ours"), new Node("two", "ours")];
+      const key = `rubbish${mode.length}`;
+      await Promise.all(alone.map((node) => node.start({ key, requestsTimeout: 1_000, ...options })));
+      for (const text of ["", "{", "{}", '{"type":2}', '{"type":99}', "null", "\u0081", '{"uid":"x","type":5}', many, "[".repeat(1_000_000)]) {
+        await client.publish(`${key}-request#/#`, text);
+        await client.publish(`${key}-response#/#`, text);
+      }
+      const socket = await alone[0].client("/", ["all"]);
+      const { value } = await result(alone[1], "fetchSockets");
+      assert.deepEqual(value.map(({ id, rooms }) => ({ id, rooms })), [{ id: socket.id, rooms: [socket.id, "all"] }]);
+      await Promise.all(alone.map((node) => node.stop()));
+      await client.close();
+    });
+
+    test("does not wait for a node that was killed", async () => {
+      const victim = await new Node("victim", "ours").start({ key: prefix, requestsTimeout: 1_000, ...options });
+      assert.equal((await result(ours, "serverCount")).value, nodes.length + 1);
+      victim.child.program.child.kill("SIGKILL");
+      await victim.child.ended();
+      await subscribed(`${prefix}-request#/#`, nodes.length);
+      const { err, value } = await result(ours, "fetchSockets");
+      assert.deepEqual([err, value.length], [null, clients.length]);
+    });
+  });
+}
+
+describe("a node that hangs", () => {
+  test("is waited for until it gives no sign of life", { timeout: 60_000 }, async () => {
+    const key = "hanging";
+    const [asker, victim] = [new Node("asker", "ours"), new Node("victim", "ours")];
+    await Promise.all([asker, victim].map((node) => node.start({ key, requestsTimeout: 300 })));
+    const client = await asker.client();
+    let n = 0;
+    const ask = async () => {
+      asker.op("fetchSockets", { n: `${++n}` });
+      return asker.child.event("result", { n: `${n}` });
+    };
+    // As soon as it knows the other by name.
+    await until("both know each other", async () => (await ask()).err === null);
+    victim.child.program.child.kill("SIGSTOP");
+    assert.equal((await ask()).err.message, "timeout reached while waiting for fetchSockets response");
+    await until("it is not waited for", async () => (await ask()).err === null, 20_000);
+    assert.deepEqual((await ask()).value.map(({ id }) => id), [client.id]);
+    victim.child.program.child.kill("SIGCONT");
+    await until("it is back", async () => {
+      asker.op("serverCount", { n: `${++n}` });
+      return (await asker.child.event("result", { n: `${n}` })).value === 2;
+    });
+    await Promise.all([asker, victim].map((node) => node.stop()));
+  });
+});
+
+describe("Redis", () => {
+  const mortal = new Redis(folder());
+  const key = "mortal";
+  const nodes = [new Node("ours", "ours"), new Node("another of ours", "ours")];
+  let clients;
+  before(async () => {
+    await mortal.start();
+    for (const node of nodes) await node.start({ key, requestsTimeout: 500 }, mortal.url);
+    clients = [await nodes[0].client(), await nodes[1].client()];
+    await reaches();
+  });
+  after(async () => {
+    await Promise.all(nodes.map((node) => node.stop()));
+    await mortal.stop();
+  });
+
+  const readiness = async (node) => {
+    const answer = await fetch(`${node.url}/readyz`);
+    assert.equal(answer.status, 200);
+    return (await answer.json()).redis ?? "up";
+  };
+  const is = (state) => until(`Redis is ${state}`, async () => (await Promise.all(nodes.map(readiness))).every((found) => found === state), 20_000);
+
+  /** Says it again until both have heard it. */
+  const reaches = async () => {
+    const name = `mark ${++mark}`;
+    const hasHeard = (client) => client.heard.some(([heard]) => heard === name);
+    await until("all hear all", () => {
+      nodes[0].op("emit", { args: [name] });
+      return clients.every(hasHeard);
+    }, 20_000);
+  };
+
+  const deliversHere = async () => {
+    const name = `mark ${++mark}`;
+    nodes[0].op("emit", { args: [name] });
+    await until("those here hear it", () => clients[0].heard.some(([heard]) => heard === name));
+    assert.ok(!clients[1].heard.some(([heard]) => heard === name));
+  };
+
+  test("that was killed is done without, and taken up again when it is back", { timeout: 60_000 }, async () => {
+    await mortal.kill();
+    await is("down");
+    await deliversHere();
+    await mortal.start();
+    await is("up");
+    await reaches();
+  });
+
+  test("that stands still for ten seconds is done without, and taken up again", { timeout: 60_000 }, async () => {
+    mortal.freeze();
+    await is("down");
+    await deliversHere();
+    mortal.thaw();
+    await is("up");
+    await reaches();
+  });
+
+  test("whose connections are cut is taken up again", { timeout: 60_000 }, async () => {
+    const client = await createClient({ url: mortal.url }).connect();
+    for (let round = 0; round < 3; round++) {
+      await client.sendCommand(["CLIENT", "KILL", "TYPE", "pubsub"]);
+      await is("up");
+      await reaches();
+    }
+    const listed = await client.sendCommand(["CLIENT", "LIST"]);
+    assert.equal(listed.trim().split("\n").length, nodes.length + 1, listed);
+    await client.close();
+  });
+
+  test("that refuses us, or is none, is named in the log, once", { timeout: 60_000 }, async () => {
+    const web = createServer((request, response) => response.end("no")).listen(0, "127.0.0.1");
+    await event(web, "listening");
+    const guarded = await new Redis(folder()).start("--requirepass", "right");
+    const noCertificate = `rediss://127.0.0.1:${guarded.port}`;
+    for (const url of [`redis://127.0.0.1:${web.address().port}`, `redis://:wrong-password@127.0.0.1:${guarded.port}`, noCertificate]) {
+      const first = await freePorts(2);
+      const instance = await new Instance(folder(), 0, { basePort: first, web: first + 1, settings: [`redis.url=${url}`] }).start();
+      await until("it is said", () => /Redis is away/.test(instance.program.lastWords()));
+      assert.equal((await (await fetch(`${instance.url}/readyz`)).json()).status, "degraded");
+      const said = instance.program.lastWords();
+      assert.doesNotMatch(said, /wrong-password|panic/);
+      assert.equal(await instance.stop(), 0);
+      assert.equal(said.match(/Redis is away/g).length, 1);
+    }
+    await guarded.stop();
+    web.close();
+  });
+
+  test("is reached with a password, as an ACL user, through a unix socket and over TLS", { timeout: 60_000 }, async () => {
+    const here = folder();
+    const [key, certificate, path] = ["key.pem", "certificate.pem", "redis.sock"].map((name) => join(here, name));
+    const request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", certificate];
+    execFileSync("openssl", [...request, "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"], { stdio: "ignore" });
+    const tls = await freePorts(1);
+    const secured = ["--tls-port", `${tls}`, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"];
+    const guarded = await new Redis(here).start("--requirepass", "right", "--unixsocket", path, ...secured);
+    const client = await createClient({ url: `redis://:right@127.0.0.1:${guarded.port}` }).connect();
+    const allowed = "allchannels ~stickyport#* +@connection +@pubsub +@sortedset +time +pexpire";
+    await client.sendCommand(["ACL", "SETUSER", "node", "on", ">secret", ...allowed.split(" ")]);
+    await client.close();
+    const urls = [
+      `redis://:right@127.0.0.1:${guarded.port}`,
+      `redis://node:secret@127.0.0.1:${guarded.port}`,
+      `redis+unix://${path}?pass=right`,
+      `rediss://:right@localhost:${tls}`,
+    ];
+    for (const url of urls) {
+      const first = await freePorts(2);
+      const instance = new Instance(folder(), 0, { basePort: first, web: first + 1, settings: [`redis.url=${url}`], env: { SSL_CERT_FILE: certificate } });
+      await instance.start();
+      await until(`${url}: it is connected`, async () => (await (await fetch(`${instance.url}/readyz`)).json()).status === "ready");
+      const said = instance.program.lastWords();
+      assert.doesNotMatch(said, /WARN|right|secret/);
+      assert.equal(await instance.stop(), 0);
+    }
+    // One whose certificate nobody vouches for.
+    const first = await freePorts(2);
+    const instance = await new Instance(folder(), 0, { basePort: first, web: first + 1, settings: [`redis.url=${urls.at(-1)}`] }).start();
+    await until("it is said", () => /Redis is away.*certificate/i.test(instance.program.lastWords()));
+    assert.equal(await instance.stop(), 0);
+    await guarded.stop();
+  });
+});
+
+/** Waits until so many nodes listen to a channel. */
+async function subscribed(channel, count) {
+  const client = await createClient({ url: redis.url }).connect();
+  await until(`${count} listen to ${channel}`, async () => (await client.pubSubNumSub([channel]))[channel] === count);
   await client.close();
 }

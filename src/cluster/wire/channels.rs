@@ -39,6 +39,16 @@ impl Channels {
         format!("{}-request#{}#", self.prefix, self.namespace)
     }
 
+    /// `<prefix>-response#<namespace>#`
+    pub fn response(&self) -> String {
+        format!("{}-response#{}#", self.prefix, self.namespace)
+    }
+
+    /// `<prefix>-response#<namespace>#<uid>#`, which one node alone hears.
+    pub fn response_to(&self, uid: &str) -> String {
+        format!("{}-response#{}#{uid}#", self.prefix, self.namespace)
+    }
+
     /// What matches the first two above, and nothing else of what clients may have named.
     pub fn pattern(&self) -> String {
         let mut pattern = String::new();

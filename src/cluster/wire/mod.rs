@@ -6,12 +6,15 @@
 mod broadcast;
 mod channels;
 mod request;
+mod response;
 #[cfg(test)]
 mod testing;
 
 pub use broadcast::Broadcast;
 pub use channels::{Channels, Heard};
+pub(in crate::cluster) use request::plain;
 pub use request::{AckedBroadcast, Request, Wish};
+pub use response::{Answer, Response};
 
 use crate::hub::{Flags, Room, Target};
 use crate::protocol::sio::DecodeError;

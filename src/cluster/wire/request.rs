@@ -284,7 +284,7 @@ fn named(list: &RawValue) -> Result<(ByteString, Args), WireError> {
 }
 
 /// A name, if there is one, and arguments as JSON, where bytes are as Node's `Buffer` shows them.
-pub(super) fn plain(name: Option<&str>, args: &Args, bounds: &Bounds) -> Result<Box<RawValue>, WireError> {
+pub(in crate::cluster) fn plain(name: Option<&str>, args: &Args, bounds: &Bounds) -> Result<Box<RawValue>, WireError> {
     let bytes: usize = args.attachments().iter().map(Bytes::len).sum();
     // As text each of them takes up to four, and one that is named twice is there twice.
     if bytes > bounds.bytes / 4 {
@@ -368,4 +368,113 @@ pub(super) fn rooms(raw: &RawValue, bounds: &Bounds) -> Result<Vec<Room>, WireEr
 
     let rooms = Rooms(bounds.rooms).deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
     rooms.map_err(|_| WireError::Malformed)?.ok_or(WireError::TooManyRooms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::wire::testing::{BOUNDS, rooms as names, unhex};
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    #[test]
+    fn old_nodes_name_one_socket_and_one_room() {
+        let message = Bytes::from_static(br#"{"requestId":"r","sid":"s","room":"a","type":2}"#);
+        let Request { sender: None, id: Some(id), body: Wish::Join(target, rooms) } =
+            Request::decode(&message, &BOUNDS).expect("taken")
+        else {
+            panic!("to join")
+        };
+        assert_eq!((&*id, target, rooms), ("r", Target { rooms: names(&["s"]), except: vec![] }, names(&["a"])));
+    }
+
+    #[test]
+    fn what_names_nobody_does_not_mean_everybody() {
+        for text in [
+            r#"{"type":2,"rooms":["a"]}"#,
+            r#"{"type":3,"rooms":["a"]}"#,
+            r#"{"type":4,"close":true}"#,
+            r#"{"type":5,"requestId":"r"}"#,
+        ] {
+            assert_eq!(Request::decode(&text.into(), &BOUNDS).err(), Some(WireError::Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_this_form_is_skipped() {
+        let deep = "[".repeat(100_000);
+        for text in [
+            "",
+            "{",
+            "{}",
+            "null",
+            r#"{"type":99}"#,
+            r#"{"type":"2"}"#,
+            r#"{"type":-1}"#,
+            r#"{"type":6}"#,
+            r#"{"type":6,"data":[]}"#,
+            r#"{"type":6,"data":{}}"#,
+            r#"{"type":2,"opts":{"rooms":"a","except":[]},"rooms":[]}"#,
+            r#"{"type":2,"opts":{"rooms":[null],"except":[]},"rooms":[]}"#,
+            r#"{"type":0,"rooms":[["a"]]}"#,
+            r#"{"type":2,"opts":{},"rooms":[]}x"#,
+            &deep,
+            &format!(r#"{{"type":6,"data":{deep}}}"#),
+        ] {
+            assert_eq!(Request::decode(&text.to_owned().into(), &BOUNDS).err(), Some(WireError::Malformed), "{text:.40}");
+        }
+        let many = format!(r#"{{"type":0,"rooms":[{}1]}}"#, "1,".repeat(100));
+        assert_eq!(Request::decode(&many.into(), &BOUNDS).err(), Some(WireError::TooManyRooms));
+        assert_eq!(Request::decode(&"x".repeat(BOUNDS.bytes + 1).into(), &BOUNDS).err(), Some(WireError::TooLong));
+        // {"type": 7}, and one whose list of rooms is announced only.
+        for message in ["81a47479706507", "82a47479706507a46f70747381a5726f6f6d73ddffffffff"] {
+            assert!(Request::decode(&unhex(message), &BOUNDS).is_err(), "{message}");
+        }
+    }
+
+    #[test]
+    fn bytes_among_servers_are_as_node_shows_them() {
+        let args = Args::new(&(1, Bytes::from_static(b"ab"), "x")).expect("JSON");
+        let shown = |bytes| plain(Some("e"), &args, &Bounds { bytes, ..BOUNDS }).map(|json| json.get().to_owned());
+        assert_eq!(shown(100), Ok(r#"["e",1,{"data":[97,98],"type":"Buffer"},"x"]"#.to_owned()));
+        assert_eq!(shown(7), Err(WireError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_again(
+            kind in 0..7_u8, some in prop::collection::vec(any::<String>(), 0..4), others in prop::collection::vec(any::<String>(), 0..4),
+            close: bool, event in "[a-z]{1,5}", value: String, sender: Option<String>, id: Option<String>,
+        ) {
+            let target = Target { rooms: names(&some), except: names(&others) };
+            let body = match kind {
+                0 => Wish::Sockets(names(&some)),
+                1 => Wish::AllRooms,
+                2 => Wish::Join(target, names(&others)),
+                3 => Wish::Leave(target, names(&others)),
+                4 => Wish::Disconnect(target, close),
+                5 => Wish::Fetch(target),
+                _ => Wish::ServerSideEmit(event.into(), Args::new(&(value, 1.5)).expect("JSON")),
+            };
+            let request = Request { sender: sender.map(Into::into), id: id.map(Into::into), body };
+            let message = request.encode(&BOUNDS).expect("short").into();
+            let read = Request::decode(&message, &BOUNDS).expect("written a line ago");
+            prop_assert_eq!(format!("{read:?}"), format!("{request:?}"));
+        }
+
+        #[test]
+        fn an_event_that_wants_acknowledgements_is_read_again(rooms in prop::collection::vec("[a-z]{0,5}", 0..4), millis in 0..100_000_u64, bytes: Vec<u8>) {
+            let args = Args::new(&Bytes::from(bytes)).expect("JSON");
+            let scope = Scope {
+                target: Target { rooms: names(&rooms), except: Vec::new() },
+                flags: Flags { timeout: Some(Duration::from_millis(millis)), ..Flags::default() },
+            };
+            let message = Request::encode_broadcast(("me", "q"), "/n", &scope.target, &scope.flags, ("ask", &args), &BOUNDS).expect("short").into();
+            let read = Request::decode(&message, &BOUNDS).expect("written a line ago");
+            prop_assert_eq!((read.sender.as_deref(), read.id.as_deref()), (Some("me"), Some("q")));
+            let Wish::Broadcast(broadcast) = read.body else { panic!("a broadcast") };
+            prop_assert_eq!((&broadcast.scope, &*broadcast.namespace()), (&scope, "/n"));
+            prop_assert_eq!(broadcast.event(&BOUNDS), Ok(("ask".into(), args)));
+        }
+    }
 }

@@ -179,3 +179,71 @@ impl<'a> Response<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::wire::testing::{BOUNDS, rooms as names, unhex};
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_not_of_this_form_is_skipped() {
+        for text in [
+            "",
+            "{",
+            "{}",
+            "null",
+            r#"{"type":8,"requestId":"r"}"#,
+            r#"{"type":1,"requestId":"r"}"#,
+            r#"{"requestId":"r","rooms":{}}"#,
+        ] {
+            assert_eq!(Response::decode(&text.into(), &BOUNDS).err(), Some(WireError::Malformed), "{text}");
+        }
+        let many = format!(r#"{{"requestId":"r","rooms":[{}1]}}"#, "1,".repeat(100));
+        assert_eq!(Response::decode(&many.into(), &BOUNDS).err(), Some(WireError::TooManyRooms));
+        // Neither a kind, nor a value, nor more behind it.
+        for message in [
+            "82a9726571756573744964a172a67061636b6574c0",
+            "82a47479706509a9726571756573744964a172",
+            "83a47479706509a9726571756573744964a172a67061636b6574c0c0",
+        ] {
+            assert_eq!(Response::decode(&unhex(message), &BOUNDS).err(), Some(WireError::Malformed), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_socket_acknowledges_with_its_first_argument() {
+        for (args, value) in [(Args::none(), "[null]"), (Args::new(&(1, 2)).expect("JSON"), "[1]")] {
+            let response = Response { id: "r".into(), sender: None, body: Answer::Ack(None, args) };
+            let message = response.encode(&BOUNDS).expect("short").into();
+            let Answer::Ack(None, args) = Response::decode(&message, &BOUNDS).expect("written a line ago").body else {
+                panic!("an ack")
+            };
+            assert_eq!(args.json(), value);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_again(
+            kind in 0..6_u8, texts in prop::collection::vec(any::<String>(), 0..4), count in 0..1_u64 << 53, bytes: Vec<u8>, sender: Option<String>, id: String,
+        ) {
+            let body = match kind {
+                0 => Answer::Done,
+                1 => Answer::Sockets(texts.iter().map(|text| raw(text).into_owned()).collect()),
+                2 => Answer::Rooms(names(&texts)),
+                3 => Answer::ServerSide(texts.first().map(|text| raw(text).into_owned())),
+                4 => Answer::ClientCount(count),
+                _ => Answer::Ack(texts.first().map(|id| SocketId::from(&**id)), Args::new(&Bytes::from(bytes)).expect("JSON")),
+            };
+            let response = Response { id: id.into(), sender: sender.map(Into::into), body };
+            let message = response.encode(&BOUNDS).expect("short").into();
+            prop_assert_eq!(Response::decode(&message, &BOUNDS), Ok(response));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = Response::decode(&Bytes::from(bytes), &BOUNDS);
+        }
+    }
+}

@@ -13,6 +13,6 @@ pub(crate) mod transcode;
 
 pub use args::{Args, ArgsError};
 pub use decode::{DecodeError, Decoder};
-pub(crate) use msgpack::name_and_arguments;
+pub(crate) use msgpack::{arguments, name_and_arguments};
 pub use packet::{AckId, Body, Packet};
 pub use parser::Parser;

@@ -125,11 +125,12 @@ export class Example {
 
 /** One instance of the shipped binary. With `held`, its listener is inherited, as systemd would do it, and outlives it. */
 export class Instance {
-  constructor(folder, number, { basePort, web, held = false, settings = [] }) {
+  constructor(folder, number, { basePort, web, held = false, settings = [], env = {} }) {
     this.folder = folder;
     this.number = number;
     this.port = basePort + number;
     this.held = held;
+    this.env = env;
     this.command = [BINARY, "serve", "--instance", `${number}`];
     const given = [`ws.host=127.0.0.1`, `ws.base_port=${basePort}`, `http.listen=127.0.0.1:${web}`, `run_dir=${folder}`, "log.format=json"];
     for (const setting of [...given, ...settings]) this.command.push("--set", setting);
@@ -144,7 +145,7 @@ export class Instance {
       this.holder ??= new Holder(this.folder, this.number, this.port, this.command);
       await this.holder.say("start");
     } else {
-      this.program = new Program(this.folder, `instance-${this.number}`, this.command);
+      this.program = new Program(this.folder, `instance-${this.number}`, this.command, { env: this.env });
     }
     await (this.holder?.program ?? this.program).until("ready", () => answers(`${this.url}/readyz`));
     return this;

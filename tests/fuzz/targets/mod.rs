@@ -10,6 +10,7 @@
 //! few, so that they can be replaced whole: `-set_cover_merge=1 -use_counters=0` picks them out of what a long run has found.
 
 mod client;
+mod cluster;
 mod eio;
 mod http;
 mod input;
@@ -39,6 +40,9 @@ pub const TARGETS: &[Target] = &[
     ("setting", setting::setting),
     ("websocket", websocket::websocket),
     ("msgpack", sio::msgpack),
+    ("cluster_broadcast", cluster::broadcast),
+    ("cluster_request", cluster::request),
+    ("cluster_response", cluster::response),
 ];
 
 /// Runs the target of that name.
