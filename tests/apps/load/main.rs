@@ -1,8 +1,8 @@
 //! Soak and floods: a server, clients that behave and clients that do not, each a process of its own, over loopback.
 //!
-//!     cargo build --release --examples
-//!     target/release/examples/load soak --seconds 60
-//!     target/release/examples/load flood idle slow-bodies --seconds 5 --rounds 3
+//!     cargo build --profile quick --examples
+//!     target/quick/examples/load soak --seconds 60
+//!     target/quick/examples/load flood idle slow-bodies --seconds 5 --rounds 3
 #![expect(clippy::print_stdout, reason = "a report is what this program is for")]
 
 mod attacks;

@@ -10,9 +10,9 @@ import { fileURLToPath } from "node:url";
 import { until, within } from "./waiting.mjs";
 
 export const REPOSITORY = fileURLToPath(new URL("../../..", import.meta.url));
-const RELEASE = join(process.env.CARGO_TARGET_DIR ?? join(REPOSITORY, "target"), "release");
-export const BINARY = process.env.STICKYPORT_BINARY ?? join(RELEASE, "stickyport");
-export const EXAMPLES = process.env.STICKYPORT_EXAMPLES ?? join(RELEASE, "examples");
+const BUILT = join(process.env.CARGO_TARGET_DIR ?? join(REPOSITORY, "target"), "quick");
+export const BINARY = process.env.STICKYPORT_BINARY ?? join(BUILT, "stickyport");
+export const EXAMPLES = process.env.STICKYPORT_EXAMPLES ?? join(BUILT, "examples");
 const HOLDER = fileURLToPath(new URL("hold_listener.py", import.meta.url));
 
 /** A folder for one suite; removed when its process ends. */
