@@ -2,6 +2,7 @@
 
 mod acks;
 mod broadcasts;
+mod cluster;
 mod connecting;
 mod disconnecting;
 mod dynamic;
