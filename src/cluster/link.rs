@@ -49,6 +49,7 @@ pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
             Ok(mut session) => {
                 redis.metrics().redis_down.dec();
                 tracing::info!(address, "connected to Redis");
+                let began = Instant::now();
                 *redis.connection.lock().expect(UNPOISONED) = Some(session.connection.clone());
                 redis.outbox.open();
                 redis.is_connected.send_replace(true);
@@ -57,7 +58,10 @@ pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
                 *redis.connection.lock().expect(UNPOISONED) = None;
                 redis.outbox.close();
                 redis.metrics().redis_down.inc();
-                pause = FIRST_PAUSE;
+                // One that takes us and throws us out again is not asked more often than one that is away.
+                if began.elapsed() > LONGEST_PAUSE {
+                    pause = FIRST_PAUSE;
+                }
                 match ended {
                     Ok(()) => return,
                     Err(error) => error,
