@@ -1,5 +1,7 @@
 //! The command line: what it says, what it prints, and the exit codes that others may count on.
 
+mod emit;
+
 use crate::check::{self, Inputs};
 use crate::config::{self, Config, Flag, Loaded, Sources};
 use crate::http::listen::ListenError;
@@ -27,6 +29,8 @@ pub enum Exit {
     Taken = 69,
     /// The operating system refused something else.
     System = 71,
+    /// Redis cannot be reached, or refuses; another time it may not.
+    Away = 75,
 }
 
 impl From<Exit> for ExitCode {
@@ -79,6 +83,8 @@ enum Command {
     CheckConfig(Settings),
     /// Read what is set for the program, nginx, systemd, the kernel and a load balancer, and say what does not fit
     Check(Check),
+    /// Send an event to the clients of a cluster (redis.url); no server is started for it
+    Emit(emit::Emit),
 }
 
 #[derive(Debug, Default, Args)]
@@ -229,6 +235,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<Loaded, Ex
     match cli.command {
         None => load(cli.settings),
         Some(Command::Serve(settings)) => load(cli.settings.then(settings)),
+        Some(Command::Emit(emit)) => Err(emit.run(cli.settings)),
         Some(Command::Check(check)) => Err(check.run(cli.settings)),
         Some(Command::PrintConfig(settings)) => Err(show(&load(cli.settings.then(settings))?, Config::to_toml)),
         Some(Command::CheckConfig(settings)) => Err(show(&load(cli.settings.then(settings))?, summary)),

@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["protocol", "engine", "hub", "cluster", "http", "telemetry"]),
     ("reload", &["protocol", "http", "config", "telemetry", "systemd"]),
     ("check", &["config", "http", "shutdown"]),
-    ("cli", &["check", "config", "http"]),
+    ("cli", &["check", "cluster", "config", "http", "hub"]),
     ("server", &["protocol", "engine", "hub", "cluster", "http", "shutdown"]),
 ];
 

@@ -3,6 +3,7 @@
 //! [`Redis`] speaks the protocol of `@socket.io/redis-adapter` 8, so that the others may be of Node as well as ours. The forms of its messages are in
 //! [`wire`], which knows nothing of Redis; the connection and what is queued for it are apart from what is said over it.
 
+mod emitter;
 mod inbound;
 mod link;
 mod members;
@@ -12,5 +13,6 @@ mod questions;
 mod redis;
 pub mod wire;
 
+pub use emitter::{Emission, Emitter, EmitterError};
 pub use options::Options;
 pub use redis::{Redis, UrlError};

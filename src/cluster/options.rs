@@ -6,7 +6,7 @@ use crate::options;
 use std::time::Duration;
 
 options! {
-    /// The cluster: many instances as one, over Redis or Valkey (6 or newer) and the protocol of `@socket.io/redis-adapter` 8.
+    /// The cluster: many instances as one, over Redis (6 or newer) and the protocol of `@socket.io/redis-adapter` 8.
     pub struct Options {
         /// URL of Redis, such as `"redis://user:password@10.0.0.1:6379"`, `"rediss://…"` for TLS or `"redis+unix:///run/redis.sock"`.
         /// If it is empty, the instance is alone.

@@ -235,11 +235,10 @@ impl Adapter for Redis {
             Action::Leave { target, rooms } => self.request(&channels, Wish::Leave(target.clone(), rooms.to_owned())),
             Action::Disconnect { target, close } => self.request(&channels, Wish::Disconnect(target.clone(), close)),
             Action::Emit { target, flags, event, args } => {
-                let channel = match &*target.rooms {
-                    [room] => channels.room(room.as_str()),
-                    _ => channels.broadcast(),
-                };
-                self.publish(channel, Broadcast::encode(&self.uid, namespace, target, flags, event, args, &self.bounds));
+                self.publish(
+                    channels.of(target),
+                    Broadcast::encode(&self.uid, namespace, target, flags, event, args, &self.bounds),
+                );
             }
         }
     }

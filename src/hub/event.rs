@@ -95,7 +95,7 @@ impl<T: Serialize> IntoArgs for T {
 const RESERVED: [&str; 6] = ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 /// Checks a name that is about to be sent.
-pub(super) fn unreserved(name: &str) -> Result<&str, EmitError> {
+pub(crate) fn unreserved(name: &str) -> Result<&str, EmitError> {
     if RESERVED.contains(&name) { Err(EmitError::Reserved(name.into())) } else { Ok(name) }
 }
 

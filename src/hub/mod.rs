@@ -79,6 +79,7 @@ pub use errors::{
     AckError, AdapterError, BoxError, ConnectError, DisconnectReason, EmitError, EventError, ExtractError, HandlerResult,
     JoinError, SocketError,
 };
+pub(crate) use event::unreserved;
 pub use event::{Event, IntoArgs};
 pub use extract::{All, Auth, Data, FromContext, State};
 pub use handler::{

@@ -1,5 +1,6 @@
 //! The names of the channels.
 
+use crate::hub::Target;
 use bytestring::ByteString;
 
 /// The channels of one namespace, as Redis knows them.
@@ -27,6 +28,14 @@ impl Channels {
     /// `<prefix>#<namespace>#`
     pub fn broadcast(&self) -> String {
         format!("{}#{}#", self.prefix, self.namespace)
+    }
+
+    /// Where a broadcast to a target goes.
+    pub fn of(&self, target: &Target) -> String {
+        match &*target.rooms {
+            [room] => self.room(room.as_str()),
+            _ => self.broadcast(),
+        }
     }
 
     /// `<prefix>#<namespace>#<room>#`

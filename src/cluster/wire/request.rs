@@ -111,10 +111,10 @@ struct Opts<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Writes a request, but for one that wants acknowledgements.
+    /// Writes a request, but for a broadcast: see [`Request::encode_broadcast`].
     ///
     /// # Errors
-    /// [`WireError::TooLong`]
+    /// [`WireError::TooLong`]; [`WireError::Malformed`] of a broadcast.
     pub fn encode(&self, bounds: &Bounds) -> Result<Vec<u8>, WireError> {
         let mut json = Json {
             uid: self.sender.clone(),
@@ -140,7 +140,7 @@ impl<'a> Request<'a> {
             }
             Wish::Fetch(target) => json.opts = Some(Opts::of(target)),
             Wish::ServerSideEmit(event, args) => json.data = Some(Cow::Owned(plain(Some(event), args, bounds)?)),
-            Wish::Broadcast(_) => unreachable!("written by `encode_broadcast`, for it is read without being copied"),
+            Wish::Broadcast(_) => return Err(WireError::Malformed),
         }
         let out = serde_json::to_vec(&json).expect("strings and numbers are JSON");
         if out.len() > bounds.bytes { Err(WireError::TooLong) } else { Ok(out) }
