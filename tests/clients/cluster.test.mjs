@@ -1,19 +1,21 @@
 // Two instances of ours and one of Node's in one cluster over a real Redis, in every direction.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { mkdtempSync } from "node:fs";
+import { execFile, execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, before, describe, test } from "node:test";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { Emitter } from "@socket.io/redis-emitter";
 import { createClient } from "redis";
 import { io } from "socket.io-client";
 import { Child, programs } from "./lib/differential.mjs";
 import { Redis } from "./lib/redis.mjs";
-import { Instance, freePorts, scratch } from "./lib/servers.mjs";
+import { BINARY, Instance, freePorts, scratch } from "./lib/servers.mjs";
 import { event, until } from "./lib/waiting.mjs";
 
+const run = promisify(execFile);
 const root = scratch();
 const folder = () => mkdtempSync(join(root, "part-"));
 const redis = await new Redis(folder()).start();
@@ -158,6 +160,21 @@ describe("a broadcast", () => {
     );
     assert.deepEqual(lists, clients.map((_, index) => (index % 2 ? [] : [["x", Buffer.from([7])]])));
     await client.close();
+  });
+
+  test("of our emitter", async () => {
+    const emit = (...words) => run(BINARY, ["emit", "--set", `redis.url=${redis.url}`, ...words]);
+    const lists = await heard(
+      clients,
+      async () => assert.equal((await emit("--room", "all", "--except", "odd", "x", '{"a":[1,"é"]}', "-7")).stdout, "3 servers heard it\n"),
+      (last) => emit(last),
+    );
+    assert.deepEqual(lists, clients.map((_, index) => (index % 2 ? [] : [["x", { a: [1, "é"] }, -7]])));
+    const status = async (...words) => (await run(BINARY, ["emit", ...words]).catch((error) => error)).code;
+    assert.equal(await status("x"), 64);
+    assert.equal(await status("--set", `redis.url=${redis.url}`, "x", "{"), 64);
+    assert.equal(await status("--set", `redis.url=${redis.url}`, "connect"), 64);
+    assert.equal(await status("--set", `redis.url=redis://127.0.0.1:${await freePorts(1)}`, "x"), 75);
   });
 
   test("that is rubbish is skipped, and the next one is heard", async () => {
@@ -349,6 +366,41 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
     });
   });
 }
+
+test("a flood of rubbish costs a line in the log, and no memory", { timeout: 120_000 }, async () => {
+  const first = await freePorts(2);
+  const settings = [`redis.url=${redis.url}`, "redis.prefix=flooded"];
+  const instance = await new Instance(folder(), 0, { basePort: first, web: first + 1, settings }).start();
+  const metric = async (name) => {
+    const page = await (await fetch(`${instance.url}/metrics`)).text();
+    return Number(page.match(new RegExp(`^${name} (.*)$`, "m"))[1]);
+  };
+  await until("it is connected", async () => (await metric("stickyport_redis_down")) === 0);
+  const client = await createClient({ url: redis.url }).connect();
+  const rooms = Array.from({ length: 1_000_000 }, (_, n) => `r:${n}`);
+  const many = JSON.stringify({ uid: "x", type: 2, opts: { rooms: [], except: [] }, rooms });
+  const announced = Buffer.from("93a16182a47479706502a46461746191a17881a5726f6f6d73ddffffffff", "hex");
+  const deep = Buffer.concat([Buffer.from("93a16182a47479706502a464617461", "hex"), Buffer.alloc(1_000_000, 0x91), Buffer.from("c080", "hex")]);
+  const channels = ["flooded#/#", "flooded#/#room#", "flooded-request#/#", "flooded-response#/#"];
+  const flood = async (rounds) => {
+    const skipped = await metric("stickyport_cluster_skipped_total");
+    for (let round = 0; round < rounds; round++) {
+      for (const channel of channels) for (const message of [many, announced, deep, "{", ""]) await client.publish(channel, message);
+    }
+    // What is for a room that nobody is in is not even looked at, and a million rooms are a broadcast to nobody at best.
+    await until("all was skipped", async () => (await metric("stickyport_cluster_received_total")) % (channels.length * 5) === 0);
+    return (await metric("stickyport_cluster_skipped_total")) - skipped;
+  };
+  assert.ok((await flood(1)) >= 13);
+  const before = await metric("process_resident_memory_bytes");
+  await flood(20);
+  const grown = (await metric("process_resident_memory_bytes")) - before;
+  assert.ok(grown < 32_000_000, `${grown} bytes more`);
+  const said = readFileSync(instance.program.log, "utf8");
+  assert.equal(said.match(/was skipped/g).length, 1);
+  await client.close();
+  assert.equal(await instance.stop(), 0);
+});
 
 describe("a node that hangs", () => {
   test("is waited for until it gives no sign of life", { timeout: 60_000 }, async () => {
