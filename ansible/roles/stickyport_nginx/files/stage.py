@@ -1,8 +1,8 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
 Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "unit": PATH}
-Standard output: {"program": BOOL, "unit": CHECKSUM, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT}; there is a copy afterwards if it
-was to be kept and is needed.
+Standard output: {"program": BOOL, "unit": CHECKSUM, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}, printed
+as `nginx -T` would; there is a copy afterwards if it was to be kept and is needed.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ TREE = "/etc/nginx"
 
 # Asks about the copy with one more file replaced, before ansible moves that file to its place.
 CHECK = """#!/bin/sh
-# check FILE CANDIDATE: asks nginx about the staged tree with FILE replaced.
+# check FILE CANDIDATE: asks nginx about the staged tree with FILE replaced, and prints it.
 set -eu
 stage=$(dirname "$0")
 tried=$(mktemp -d "$stage/tried-XXXXXX")
@@ -25,10 +25,11 @@ cp -a "$stage/tree/." "$tried"
 [ $# = 0 ] || cp "$2" "$tried/$1"
 # Whoever names the tree that runs means this one.
 grep -rlZ /etc/nginx/ "$tried" | xargs -0 -r sed -i "s#/etc/nginx/#$tried/#g"
-if ! said=$(nginx -t -c "$tried/nginx.conf" 2>&1); then
+if ! said=$(nginx -T -c "$tried/nginx.conf" 2>&1 >"$stage/printed"); then
     echo "$said" | sed "s#$tried/#/etc/nginx/#g; /test failed/d; s/^.*\\[emerg\\] [0-9]*#[0-9]*: //" >&2
     exit 1
 fi
+sed "s#$tried/#/etc/nginx/#g" "$stage/printed"
 """
 
 
@@ -50,14 +51,14 @@ def main():
         "active": subprocess.run(["systemctl", "is-active", "--quiet", "nginx.service"]).returncode == 0,
     }
     shutil.rmtree(wanted["stage"], ignore_errors=True)
-    found["refusal"] = refusal(wanted, found["surplus"]) if found["program"] else ""
+    found["printed"], found["refusal"] = asked(wanted, found["surplus"]) if found["program"] else ("", "")
     if found["refusal"] or not wanted["keep"] or found["active"] and not found["differs"] + found["surplus"]:
         shutil.rmtree(wanted["stage"], ignore_errors=True)
     print(json.dumps(found))
 
 
-def refusal(wanted, surplus):
-    """Makes the copy; what nginx has against it, or nothing."""
+def asked(wanted, surplus):
+    """Makes the copy; all of it as nginx prints it, and what nginx has against it, or nothing."""
     stage = wanted["stage"]
     os.mkdir(stage, 0o700)
     for copy in ("before", "tree"):
@@ -74,7 +75,7 @@ def refusal(wanted, surplus):
         file.write(CHECK)
     os.chmod(check, 0o700)
     said = subprocess.run([check], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    return (said.stderr.strip().splitlines() or ["no word from nginx"])[0] if said.returncode else ""
+    return said.stdout, (said.stderr.strip().splitlines() or ["no word from nginx"])[0] if said.returncode else ""
 
 
 main()
