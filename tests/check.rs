@@ -297,7 +297,9 @@ impl Kit {
     fn new(name: &str) -> Self {
         let place = Place::new(name);
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR"));
-        copy(&shipped.join("nginx"), &place.folder.join("nginx"));
+        for folder in ["nginx", "systemd"] {
+            copy(&shipped.join(folder), &place.folder.join(folder));
+        }
         let kit = Self { place };
         for (path, text) in FILES {
             let path = kit.path(path);
@@ -352,12 +354,9 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// What an operator has beside the shipped files.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 11] = [
     (SETTINGS, "drain_timeout = \"30s\"\n[http]\ntrusted_proxies = [\"127.0.0.0/8\"]\n[limits]\nkeep_alive = \"75s\"\n"),
     (BALANCER, "kind = \"none\"\n"),
-    (SERVICE, UNIT),
-    (SOCKET, "[Socket]\nFileDescriptorName=ws\nListenStream=/run/stickyport/%i.sock\nBacklog=4096\n"),
-    (HTTP, "[Socket]\nFileDescriptorName=http\nListenStream=8080\nBacklog=4096\nService=stickyport-http.service\n"),
     (PORT, "[Socket]\nListenStream=3134\n"),
     ("proc/cpuinfo", "processor\t: 0\nmodel name\t: a\n\nprocessor\t: 1\nmodel name\t: a\n"),
     ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
@@ -371,23 +370,3 @@ const FILES: [(&str, &str); 14] = [
     ),
     ("proc/78/comm", "bash\n"),
 ];
-
-const UNIT: &str = "\
-[Unit]
-Description=stickyport instance %i
-OnFailure=stickyport-alert@%i.service
-StartLimitIntervalSec=60
-StartLimitBurst=5
-
-[Service]
-Type=notify
-NotifyAccess=main
-ExecStart=/opt/stickyport/instances/%i/stickyport serve --config /etc/stickyport/instances/%i.toml --instance %i
-Sockets=stickyport@%i.socket stickyport-http.socket
-Restart=on-failure
-RestartSec=2
-RestartPreventExitStatus=64
-WatchdogSec=30
-TimeoutStopSec=45
-LimitNOFILE=131072
-";
