@@ -6,7 +6,7 @@ use bytestring::ByteString;
 use std::cell::RefCell;
 use std::io::{self, Cursor, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 use stickyport::engine::stream::{Memory, Stream};
 use stickyport::engine::{CloseReason, Connection, Engine, Handshake, Message, Options, Session, Version};
@@ -70,8 +70,8 @@ async fn hear(
     let admission = engine.admit("somebody").expect("a place for the only one");
     engine.open_websocket(Sid::from("0-00abcdefghijklmnop"), admission, handshake, Stream::Memory(server), unread);
     for piece in rest.chunks(cut) {
-        let session = ear.session.get().expect("it was opened");
-        write(&client, piece, session).await;
+        let Some(session) = ear.session() else { break };
+        write(&client, piece, &session).await;
         let backlog = session.backlog();
         // Beside what the limit allows there may be the answers to the pings of one read.
         assert!(backlog <= if reads { 0 } else { OUTBOX.max(unread.len() + rest.len()) }, "{backlog} bytes wait");
@@ -83,8 +83,9 @@ async fn hear(
     while timeout(Duration::from_millis(20), engine.tasks().wait()).await.is_err() {
         left = u32::checked_sub(left, 1).expect("a session whose client is gone is over");
         let waits = ear.is_waiting.swap(false, Ordering::Relaxed);
-        ear.session.get().filter(|_| waits).inspect(|session| session.resume());
+        ear.session().filter(|_| waits).inspect(|session| session.resume());
     }
+    assert!(ear.session().is_none(), "somebody holds a session that is over");
     assert!(engine.is_empty());
     assert_eq!(engine.metrics().outbound_bytes.get(), 0, "bytes that nobody holds are counted");
     let heard = std::mem::take(&mut *ear.heard.lock().expect("no panic"));
@@ -193,7 +194,7 @@ struct Application(Arc<Ear>);
 
 impl stickyport::engine::Application for Application {
     fn opened(&self, session: &Arc<Session>) -> Arc<dyn Connection> {
-        assert!(self.0.session.set(Arc::clone(session)).is_ok(), "one session");
+        assert!(self.0.session.set(Arc::downgrade(session)).is_ok(), "one session");
         Arc::clone(&self.0) as Arc<dyn Connection>
     }
 }
@@ -202,10 +203,16 @@ impl stickyport::engine::Application for Application {
 #[derive(Default)]
 struct Ear {
     is_slow: bool,
-    session: OnceLock<Arc<Session>>,
+    session: OnceLock<Weak<Session>>,
     /// Messages, and `None` for the end.
     heard: Mutex<Vec<Option<Message>>>,
     is_waiting: AtomicBool,
+}
+
+impl Ear {
+    fn session(&self) -> Option<Arc<Session>> {
+        self.session.get().expect("it was opened").upgrade()
+    }
 }
 
 impl Connection for Ear {
