@@ -79,7 +79,7 @@ async fn serve(config: Config, sources: Sources, log: Log) -> Result<(), (Exit, 
     let engine = io.engine().options(config.engine.clone()).build(Arc::new(io.clone()));
     let page = page::router(instance, config.node(), own_port, config.http.trusted_proxies.clone());
     let systemd = Systemd::of_this_process();
-    tokio::spawn(systemd.clone().report(Arc::clone(engine.metrics()), shutdown.clone()));
+    let report = systemd.clone().report(Arc::clone(engine.metrics()), shutdown.clone());
     let page_port = listeners.http_address().map(|address| address.port());
     let cors = Current::from(Cors::new(config.cors.clone(), page_port));
     let running = Running { config: config.clone(), sources, log, limits, cors: cors.clone(), page_port };
@@ -88,7 +88,7 @@ async fn serve(config: Config, sources: Sources, log: Log) -> Result<(), (Exit, 
     if let Some(redis) = redis {
         server = server.cluster(redis, io);
     }
-    server
+    let serve = server
         .instance(config.instance)
         .cors(cors)
         .trusted_proxies(config.http.trusted_proxies)
@@ -97,8 +97,13 @@ async fn serve(config: Config, sources: Sources, log: Log) -> Result<(), (Exit, 
         .restart_window(config.restart_window)
         .drain_timeout(config.drain_timeout)
         .pulse(systemd.beat_interval(), move || systemd.beat())
-        .run(listeners, &shutdown)
-        .await;
+        .run(listeners, &shutdown);
+    // The report first, each time: systemd hears that the process goes before there is nothing left to wait for.
+    tokio::select! {
+        biased;
+        never = report => match never {},
+        () = serve => {}
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::metrics::Metrics;
 use crate::shutdown::{Phase, Shutdown};
 use sd_notify::NotifyState;
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io;
 use std::iter;
@@ -46,7 +47,7 @@ impl Systemd {
     }
 
     /// Says that clients may come, then how many are here, and that the process goes, as soon as it is asked to; returns never.
-    pub async fn report(self, metrics: Arc<Metrics>, shutdown: Shutdown) {
+    pub async fn report(self, metrics: Arc<Metrics>, shutdown: Shutdown) -> Infallible {
         let mut phase = shutdown.subscribe();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
