@@ -32,6 +32,7 @@ def main():
         for instance in instances:
             remove(f"/opt/stickyport/instances/{instance}")
             remove(f"/etc/stickyport/instances/{instance}.toml")
+            remove(f"/etc/stickyport/instances/{instance}.toml.before")
             remove(f"/var/lib/stickyport/{instance}.started")
             shutil.rmtree(f"/etc/systemd/system/stickyport@{instance}.socket.d", ignore_errors=True)
         systemctl("daemon-reload")

@@ -2,7 +2,7 @@
 
 Standard input: {"instances": [NUMBER], "files": [PATH], "folders": [PATH]}
 Standard output: {"systemd": NUMBER, "bare": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
-"instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "existing": [NUMBER], "files": {PATH: CHECKSUM}, "taken": TEXT}
+"instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "kept": {NUMBER: CHECKSUM}, "existing": [NUMBER], "files": {PATH: CHECKSUM}, "taken": TEXT}
 """
 
 import grp
@@ -128,6 +128,7 @@ def main():
                 "releases": {name: checksum(f"{RELEASES}/{name}/stickyport") for name in releases},
                 "current": link("/opt/stickyport/current"),
                 "instances": {str(number): instance(number, *unit[service]) for number, service in zip(instances, services)},
+                "kept": {str(number): checksum(f"/etc/stickyport/instances/{number}.toml.before") for number in instances},
                 "existing": sorted(existing),
                 "files": {path: checksum(path) for path in asked["files"]},
                 "taken": taken(asked["instances"], unit),
