@@ -116,6 +116,8 @@ class Scenarios(unittest.TestCase):
         lab.controller.play("deploy.yml").must_succeed()
         second = lab.controller.play("deploy.yml").must_succeed()
         self.assertEqual(set(second.changed.values()), {0}, f"a second run changes something:\n{second.output}")
+        for host in lab.applications:
+            self.assertEqual(host.ssh("journalctl --quiet --no-pager | grep drain_timeout || true"), "", "settings may hold a password")
 
         lab.fleet = Fleet(hosts.root.LOGS / "fleet.log")
         lab.fleet.start(lab.url, CLIENTS, PACE)
