@@ -52,6 +52,18 @@ def slots(kept, live, size=0):
     return kept
 
 
+def table(tables):
+    """What all proxies are to have: of their tables the one that all of them can become without anybody's slot moving; None if there is no such.
+
+    They differ when a run reached some proxies only. A table that came later has more slots, and owners where there were none.
+    """
+    return next((table for table in tables if all(is_before(other, table) for other in tables)), None) if tables else []
+
+
+def is_before(earlier, later):
+    return len(earlier) <= len(later) and all(owner in (None, later[slot]) for slot, owner in enumerate(earlier))
+
+
 def chosen(text, host, count):
     """Which of a host's instances a list such as `app1,app2:3` means."""
     names = [name.strip() for name in text.split(",")]
@@ -62,4 +74,11 @@ class FilterModule:
     """What ansible looks for."""
 
     def filters(self):
-        return {"stickyport_chosen": chosen, "stickyport_nodes": nodes, "stickyport_node": node, "stickyport_address": address, "stickyport_slots": slots}
+        return {
+            "stickyport_address": address,
+            "stickyport_chosen": chosen,
+            "stickyport_node": node,
+            "stickyport_nodes": nodes,
+            "stickyport_slots": slots,
+            "stickyport_table": table,
+        }

@@ -33,6 +33,22 @@ class Slots(unittest.TestCase):
         self.assertEqual(stickyport.slots([None, 5, None, 7], [5, 7], 4), [None, 5, None, 7])
 
 
+class Table(unittest.TestCase):
+    def test_it_is_the_later_one_where_a_run_reached_only_some_proxies(self):
+        earlier = stickyport.slots([], [0, 1, 32])
+        later = stickyport.slots(earlier, [0, 1, 2, 3, 32, 33, 34])
+        self.assertGreater(len(later), len(earlier))
+        self.assertEqual(stickyport.table([earlier, later]), later)
+        self.assertEqual(stickyport.table([later, earlier, earlier]), later)
+
+    def test_it_is_nobodys_where_a_slot_has_two_owners(self):
+        self.assertIsNone(stickyport.table([[0, 1], [0, 2]]))
+        self.assertIsNone(stickyport.table([[0, None, 2], [0, 1, None]]))
+
+    def test_there_is_none_before_the_first_deploy(self):
+        self.assertEqual(stickyport.table([]), [])
+
+
 class Nodes(unittest.TestCase):
     def test_they_are_numbered_over_the_fleet_and_sorted(self):
         hostvars = {
