@@ -177,6 +177,21 @@ class Scenarios(unittest.TestCase):
         self.assertEqual(lab.releases(), old)
         lab.controller.binary = good
 
+    def test_units_that_an_interrupted_run_left_unread_are_read(self):
+        lab = self.lab
+        host = lab.applications[0]
+        # The file is there, systemd does not know it, and the next run finds no file to change.
+        host.ssh("cd /etc/systemd/system && for each in stickyport@.service stickyport-http.socket; do cp $each left; mv left $each; done")
+        lab.proxy.ssh("touch /etc/systemd/system/nginx.service.d/stickyport.conf")
+        stale = "systemctl show --value --property NeedDaemonReload %s"
+        self.assertEqual(host.ssh(stale % "stickyport@0.service").strip(), "yes")
+        self.assertEqual(lab.proxy.ssh(stale % "nginx.service").strip(), "yes")
+        lab.controller.play("deploy.yml").must_succeed()
+        self.assertEqual(host.ssh(stale % "stickyport@0.service").strip(), "no")
+        self.assertEqual(lab.proxy.ssh(stale % "nginx.service").strip(), "no")
+        lab.fleet.exchange(1)
+        self.undisturbed(lab.fleet.clients())
+
     def test_5_a_binary_that_crashes_at_start_stops_at_the_first_instance(self):
         lab = self.lab
         releases, pids = lab.releases(), lab.pids()

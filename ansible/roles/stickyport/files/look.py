@@ -1,7 +1,7 @@
 """Says what an application host has, in one go.
 
 Standard input: {"instances": [NUMBER], "files": [PATH], "folders": [PATH]}
-Standard output: {"systemd": NUMBER, "bare": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
+Standard output: {"systemd": NUMBER, "bare": BOOL, "stale": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
 "instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "kept": {NUMBER: CHECKSUM}, "existing": [NUMBER], "files": {PATH: CHECKSUM}, "taken": TEXT}
 """
 
@@ -24,10 +24,11 @@ def said(*command):
 
 
 def states(units):
-    """Of each unit whether it is active, and whether it is enabled."""
-    shown = said("systemctl", "show", "--property", "ActiveState,UnitFileState", *units).split("\n\n")
+    """Of each unit whether it is active, whether it is enabled, and whether systemd has not read what its files say now."""
+    shown = said("systemctl", "show", "--property", "ActiveState,UnitFileState,NeedDaemonReload", *units).split("\n\n")
     properties = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown]
-    return {unit: (each.get("ActiveState") == "active", each.get("UnitFileState") == "enabled") for unit, each in zip(units, properties)}
+    holds = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "yes"}
+    return {unit: tuple(each.get(name) == value for name, value in holds.items()) for unit, each in zip(units, properties)}
 
 
 def read(path):
@@ -115,7 +116,7 @@ def main():
     releases = os.listdir(RELEASES) if os.path.isdir(RELEASES) else []
     instances = sorted({*existing, *asked["instances"]})
     services = [f"stickyport@{number}.service" for number in instances]
-    unit = states(["stickyport.target", "stickyport-http.socket", *services, *(f"stickyport@{number}.socket" for number in instances)])
+    unit = states(["stickyport.target", "stickyport-http.socket", "stickyport-http.service", *services, *(f"stickyport@{number}.socket" for number in instances)])
     version = said("systemctl", "--version").split()
     print(
         json.dumps(
@@ -124,10 +125,11 @@ def main():
                 "bare": not os.path.isdir(INSTANCES),
                 "account": account(),
                 "lacking": [folder for folder in asked["folders"] if not is_right(folder)],
-                "target": unit["stickyport.target"] == (True, True),
+                "stale": any(is_stale for _, _, is_stale in unit.values()),
+                "target": unit["stickyport.target"][:2] == (True, True),
                 "releases": {name: checksum(f"{RELEASES}/{name}/stickyport") for name in releases},
                 "current": link("/opt/stickyport/current"),
-                "instances": {str(number): instance(number, *unit[service]) for number, service in zip(instances, services)},
+                "instances": {str(number): instance(number, *unit[service][:2]) for number, service in zip(instances, services)},
                 "kept": {str(number): checksum(f"/etc/stickyport/instances/{number}.toml.before") for number in instances},
                 "existing": sorted(existing),
                 "files": {path: checksum(path) for path in asked["files"]},

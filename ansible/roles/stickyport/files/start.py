@@ -1,6 +1,6 @@
 """Starts an instance, or restarts it in place, and looks whether it stays.
 
-Standard input: {"instance": NUMBER, "program": PATH, "reload": BOOL, "wait": SECONDS, "settle": SECONDS, "started": TEXT}
+Standard input: {"instance": NUMBER, "program": PATH, "wait": SECONDS, "settle": SECONDS, "started": TEXT}
 Exit status 1 and a sentence on standard error if it does not stay; else it is noted what it was started with.
 """
 
@@ -18,8 +18,8 @@ def main():
     service = f"stickyport@{instance}.service"
     # Failures of before count for the start limit.
     systemctl("reset-failed", service, f"stickyport@{instance}.socket", "stickyport-http.socket", may_fail=True)
-    if asked["reload"]:
-        systemctl("daemon-reload")
+    # Always: a run that was interrupted may have written units and not come to this.
+    systemctl("daemon-reload")
     systemctl("enable", service)
     systemctl("restart", service)
     wait_until_it_takes_clients(port, asked["wait"])

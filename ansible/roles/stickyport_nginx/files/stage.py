@@ -1,8 +1,8 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
 Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "unit": PATH}
-Standard output: {"program": BOOL, "unit": CHECKSUM, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}, printed
-as `nginx -T` would; there is a copy afterwards if it was to be kept and is needed.
+Standard output: {"program": BOOL, "unit": CHECKSUM, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}: the unit's
+is empty if systemd has not read it, and printed is what `nginx -T` would; there is a copy afterwards if it was to be kept and is needed.
 """
 
 import hashlib
@@ -41,14 +41,22 @@ def read(path):
         return None
 
 
+def checksum(path):
+    return hashlib.sha256((read(path) or "").encode()).hexdigest()
+
+
+def systemctl(*arguments):
+    return subprocess.run(["systemctl", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.strip()
+
+
 def main():
     wanted = json.load(sys.stdin)
     found = {
         "program": os.path.exists("/usr/sbin/nginx"),
-        "unit": hashlib.sha256((read(wanted["unit"]) or "").encode()).hexdigest(),
+        "unit": "" if systemctl("show", "--value", "--property", "NeedDaemonReload", "nginx.service") == "yes" else checksum(wanted["unit"]),
         "differs": [name for name, content in wanted["files"].items() if read(f"{TREE}/{name}") != content],
         "surplus": [name for name in wanted["removed"] if os.path.lexists(f"{TREE}/{name}")],
-        "active": subprocess.run(["systemctl", "is-active", "--quiet", "nginx.service"]).returncode == 0,
+        "active": systemctl("is-active", "nginx.service") == "active",
     }
     shutil.rmtree(wanted["stage"], ignore_errors=True)
     found["printed"], found["refusal"] = asked(wanted, found["surplus"]) if found["program"] else ("", "")
