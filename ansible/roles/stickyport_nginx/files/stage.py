@@ -1,7 +1,7 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
-Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "unit": PATH}
-Standard output: {"program": BOOL, "unit": CHECKSUM, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}: the unit's
+Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "unit": PATH, "kernel": PATH}
+Standard output: {"program": BOOL, "unit": CHECKSUM, "kernel": CHECKSUM, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}: the unit's
 is empty if systemd has not read it, and printed is what `nginx -T` would; there is a copy afterwards if it was to be kept and is needed.
 """
 
@@ -54,6 +54,7 @@ def main():
     found = {
         "program": os.path.exists("/usr/sbin/nginx"),
         "unit": "" if systemctl("show", "--value", "--property", "NeedDaemonReload", "nginx.service") == "yes" else checksum(wanted["unit"]),
+        "kernel": checksum(wanted["kernel"]),
         "differs": [name for name, content in wanted["files"].items() if read(f"{TREE}/{name}") != content],
         "surplus": [name for name in wanted["removed"] if os.path.lexists(f"{TREE}/{name}")],
         "active": systemctl("is-active", "nginx.service") == "active",
