@@ -58,7 +58,7 @@ def app2(inventory):
 
 
 BAD_INPUT = [
-    BadInput("two hosts with one number", lambda inventory: app2(inventory).update(stickyport_host_id=0), ("app1 and app2 have the same stickyport_host_id 0",)),
+    BadInput("two hosts with one number", lambda inventory: app2(inventory).update(stickyport_host_id="0"), ("app1 and app2 have the same stickyport_host_id 0",)),
     BadInput("a host without an address", lambda inventory: app2(inventory).pop("ansible_host"), ("app2 has no address",)),
     BadInput("a directive without a section", lambda inventory: app2(inventory).update(stickyport_unit_overrides={"MemoryMax": "2G"}), ("app2: stickyport_unit_overrides has MemoryMax",)),
     BadInput("an unreachable host", lambda inventory: app2(inventory).update(ansible_host="10.77.0.99"), ("app2", "UNREACHABLE")),
