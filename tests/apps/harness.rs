@@ -78,7 +78,7 @@ impl AdapterConfig {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config: Config = serde_json::from_str(&std::env::args().nth(1).unwrap_or_else(|| "{}".to_owned()))?;
     let redis = config.adapter.as_ref().map(AdapterConfig::redis).transpose()?;
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared { is_member: redis.is_some(), ..Shared::default() });
     let io = server(&shared, &config.opts, redis.as_ref());
     let engine = io
         .engine()
@@ -152,6 +152,8 @@ impl Application for Noted {
 /// What the handlers share.
 #[derive(Default)]
 struct Shared {
+    /// Whether it is in a cluster.
+    is_member: bool,
     pipe: Pipe,
     known: Mutex<Known>,
 }
@@ -660,6 +662,8 @@ fn operate(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
         "socketsJoin" => sockets.sockets_join(names(&args[0])),
         "socketsLeave" => sockets.sockets_leave(names(&args[0])),
         "disconnectSockets" => sockets.disconnect_sockets(args[0] == true),
+        // One node alone has nobody to send it to, and says nothing.
+        "serverSideEmit" if !shared.is_member => {}
         "serverSideEmit" => {
             let (event, args) = event(args);
             if command["ack"] == true {
