@@ -22,6 +22,33 @@ fn the_shipped_files_are_right() {
 }
 
 #[test]
+fn the_shipped_variants_are_right() {
+    let variants = [("alb", "alb"), ("nlb", "nlb"), ("nlb", "clb"), ("tls", "none"), ("unix", "none")];
+    for (variant, balancer) in variants {
+        let kit = Kit::new("check-variant");
+        kit.vary(variant);
+        let (code, out, _) = run(&mut kit.check(&["--balancer-set", &format!("kind={balancer}")]));
+        assert_eq!((code, out.as_str()), (Some(0), "nothing found\n"), "{variant} behind {balancer}");
+    }
+    let mut found = fs::read_dir(shipped("nginx/variants")).expect("there").count();
+    for (at, (variant, _)) in variants.iter().enumerate() {
+        found -= usize::from(!variants[..at].iter().any(|(before, _)| before == variant));
+    }
+    assert_eq!(found, 0, "a variant is not checked");
+}
+
+#[test]
+fn names_of_before_systemd_230_hold() {
+    let kit = Kit::new("check-names");
+    kit.edit(&[
+        (SERVICE, "StartLimitIntervalSec=60\n", ""),
+        (SERVICE, "Type=notify", "Type=notify\nStartLimitInterval=60\nStartLimitAction=none"),
+    ]);
+    let (code, out, _) = run(&mut kit.check(&[]));
+    assert_eq!((code, out.as_str()), (Some(0), "nothing found\n"));
+}
+
+#[test]
 fn each_mistake_is_found_where_it_is() {
     let missed: Vec<_> = plants().iter().filter_map(|plant| judge(plant).err()).collect();
     assert!(missed.is_empty(), "{}", missed.join("\n\n"));
@@ -61,7 +88,7 @@ fn each_rule_has_a_mistake_of_its_own() {
 }
 
 /// Rules about more than one proxy, which have tests of their own.
-const ELSEWHERE: [&str; 2] = ["slot-order", "slot-moved"];
+const ELSEWHERE: [&str; 3] = ["slot-order", "slot-moved", "slots-grown"];
 
 #[test]
 fn proxies_that_place_clients_differently_are_found() {
@@ -86,6 +113,28 @@ fn a_change_that_moves_slots_is_found_and_one_that_wakes_them_is_not() {
     kit.edit(&[(POOL, "    server 127.0.0.1:3138 max_fails=2 fail_timeout=5s down;\n", "")]);
     let report = kit.report(&arguments);
     assert_eq!((report["errors"].as_u64(), report["findings"][0]["rule"].as_str()), (Some(1), Some("slot-moved")), "{report:#}");
+}
+
+#[test]
+fn a_table_that_grows_is_worth_a_warning() {
+    let (kit, before) = (Kit::new("check-grown"), Kit::new("check-small"));
+    let running = before.path(NGINX).display().to_string();
+    let last = "    server 127.0.0.1:3138 max_fails=2 fail_timeout=5s down;\n";
+    kit.edit(&[(POOL, last, &format!("{last}    server 127.0.0.1:1 down; # nobody's\n"))]);
+    let report = kit.report(&["--nginx-before", &running]);
+    let counts = (report["errors"].as_u64(), report["warnings"].as_u64());
+    assert_eq!((counts, report["findings"][0]["rule"].as_str()), ((Some(0), Some(1)), Some("slots-grown")), "{report:#}");
+}
+
+#[test]
+fn slots_are_the_same_when_their_nodes_are_whatever_way_leads_there() {
+    let (kit, sockets) = (Kit::new("check-ports"), Kit::new("check-sockets"));
+    sockets.vary("unix");
+    let other = sockets.path(NGINX).display().to_string();
+    for flag in ["--nginx", "--nginx-before"] {
+        let (code, out, _) = run(&mut kit.check(&[flag, &other]));
+        assert_eq!((code, out.as_str()), (Some(0), "nothing found\n"), "{flag}");
+    }
 }
 
 #[test]
@@ -206,6 +255,9 @@ fn plants() -> Vec<Plant> {
         line("restart", SERVICE, "Restart=on-failure", "Restart=no"),
         line("start-limit", SERVICE, "StartLimitIntervalSec=60", "StartLimitIntervalSec=10"),
         line("start-limit", SERVICE, "StartLimitIntervalSec=60", "StartLimitIntervalSec=0"),
+        line("start-limit", SERVICE, "StartLimitIntervalSec=60", "StartLimitInterval=8"),
+        line("start-limit", SERVICE, "Restart=on-failure", "Restart=on-failure\nStartLimitInterval=9"),
+        around("start-limit", (SERVICE, "StartLimitIntervalSec=60"), &[(SERVICE, "Restart=on-failure", "StartLimitBurst=40\nRestart=on-failure")]),
         line("restart-prevented", SERVICE, "RestartPreventExitStatus=64", "RestartPreventExitStatus=65"),
         line("runtime-directory", SERVICE, "WatchdogSec=30", "RuntimeDirectory=stickyport\nWatchdogSec=30"),
         line("socket-name", SOCKET, "FileDescriptorName=ws", "FileDescriptorName=own"),
@@ -244,7 +296,9 @@ fn plants() -> Vec<Plant> {
         around("real-ip", (SERVER, "server {"), &[ALB]),
         around("real-ip", (SERVER, "server {"), &[]).with(&["--balancer-set", "kind=clb"]),
         around("proxy-protocol", (LISTEN, "listen 80;"), &[SPEAKS_PROXY, (SERVER, "server_tokens off;", "set_real_ip_from 10.0.0.0/16; real_ip_header proxy_protocol;")]),
-        around("proxy-protocol", (LISTEN, "listen 80 proxy_protocol"), &[NLB, (LISTEN, "listen 80;", "listen 80 proxy_protocol;")]),
+        around("proxy-protocol", (SERVER, "real_ip_header proxy_protocol"), &[NLB, (SERVER, "server_tokens off;", "set_real_ip_from 10.0.0.0/16; real_ip_header proxy_protocol;")]),
+        around("real-ip", (SERVER, "server {"), &[NLB, (LISTEN, "listen 80;", "listen 80 proxy_protocol;")]),
+        around("proxy-protocol", (LISTEN, "listen 80 proxy_protocol"), &[PRESERVES, (LISTEN, "listen 80;", "listen 80 proxy_protocol;")]),
         around("worker-connections", (NGINX, "worker_connections"), &[(SERVICE, "LimitNOFILE=131072", "LimitNOFILE=200000")]).with(&["--clients", "50000"]),
         around("ephemeral-ports", (POOL, "server 127.0.0.1:3131"), &[(NGINX, "worker_connections 20480", "worker_connections 100000"), (NGINX, "worker_rlimit_nofile 65536", "worker_rlimit_nofile 200000")]).with(&["--clients", "90000"]),
         around("descriptors", (SERVICE, "LimitNOFILE=4000"), &[(SERVICE, "LimitNOFILE=131072", "LimitNOFILE=4000")]).with(&["--clients", "15000"]),
@@ -286,6 +340,7 @@ const REAL_IP: (&str, &str, &str) = (
 );
 const ALB: (&str, &str, &str) = (BALANCER, "kind = \"none\"", "kind = \"alb\"");
 const NLB: (&str, &str, &str) = (BALANCER, "kind = \"none\"", "kind = \"nlb\"");
+const PRESERVES: (&str, &str, &str) = (BALANCER, "kind = \"none\"", "kind = \"nlb\"\nclient_address = \"preserved\"");
 const SPEAKS_PROXY: (&str, &str, &str) = (BALANCER, "kind = \"none\"", "kind = \"nlb\"\nclient_address = \"proxy_protocol\"");
 
 /// A copy of the shipped files.
@@ -296,9 +351,8 @@ struct Kit {
 impl Kit {
     fn new(name: &str) -> Self {
         let place = Place::new(name);
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR"));
         for folder in ["nginx", "systemd"] {
-            copy(&shipped.join(folder), &place.folder.join(folder));
+            copy(&shipped(folder), &place.folder.join(folder));
         }
         let kit = Self { place };
         for (path, text) in FILES {
@@ -311,6 +365,11 @@ impl Kit {
 
     fn path(&self, file: &str) -> PathBuf {
         self.place.folder.join(file)
+    }
+
+    /// As its README says: the files of a variant over the plain ones.
+    fn vary(&self, variant: &str) {
+        copy(&shipped("nginx/variants").join(variant), &self.path("nginx"));
     }
 
     fn edit(&self, edits: &[(&str, &str, &str)]) {
@@ -338,6 +397,10 @@ impl Kit {
         assert_eq!(complaints, "");
         serde_json::from_str(&out).expect("JSON")
     }
+}
+
+fn shipped(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -16,7 +16,8 @@ options! {
         #[serde(with = "options::duration")]
         pub deregistration_delay: Duration = Duration::ZERO,
         /// How it tells who the client is: `header` (X-Forwarded-For), `proxy_protocol`, or `preserved` (connections come from the client's own
-        /// address); `default` is `preserved` for `nlb` and `azure`, and the header for the others.
+        /// address); `default` is `preserved` for `azure`, the header for the others, and for `nlb` and `clb`, which can be set to either,
+        /// the PROXY protocol if nginx listens for it, and else `preserved` and the header.
         pub client_address: ClientAddress = ClientAddress::Default,
     }
 }
@@ -76,10 +77,11 @@ impl Balancer {
         set.or(is_aws.then_some(Duration::from_secs(300))).filter(|_| self.kind != Kind::None)
     }
 
-    /// How nginx learns who the client is; `None` without a balancer.
-    pub(super) fn tells(&self) -> Option<ClientAddress> {
+    /// How a site learns who the client is, which takes the PROXY protocol or does not; `None` without a balancer.
+    pub(super) fn tells(&self, takes_proxy: bool) -> Option<ClientAddress> {
         match (self.kind, self.client_address) {
             (Kind::None, _) => None,
+            (Kind::Nlb | Kind::Clb, ClientAddress::Default) if takes_proxy => Some(ClientAddress::ProxyProtocol),
             (Kind::Nlb | Kind::Azure, ClientAddress::Default) => Some(ClientAddress::Preserved),
             (_, ClientAddress::Default) => Some(ClientAddress::Header),
             (_, set) => Some(set),

@@ -3,7 +3,7 @@
 use super::Found;
 use super::times::{Held, held, unit_time};
 use crate::check::balancer::{ClientAddress, Kind};
-use crate::check::nginx::Directive;
+use crate::check::nginx::{Directive, Site};
 use crate::check::{Ours, Setup};
 use crate::options::duration::render;
 use std::time::Duration;
@@ -107,13 +107,13 @@ pub(super) fn deregistration(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 pub(super) fn real_ip(setup: &Setup<'_>) -> Vec<Found> {
-    let (header, what) = match setup.balancer.tells() {
-        Some(ClientAddress::Header) => ("X-Forwarded-For", "real_ip_header X-Forwarded-For; real_ip_recursive on;"),
-        Some(ClientAddress::ProxyProtocol) => ("proxy_protocol", "real_ip_header proxy_protocol;"),
-        _ => return Vec::new(),
-    };
     let mut found = Vec::new();
     for Ours { site, .. } in setup.sites() {
+        let (header, what) = match setup.balancer.tells(listens(site).iter().any(takes_proxy)) {
+            Some(ClientAddress::Header) => ("X-Forwarded-For", "real_ip_header X-Forwarded-For; real_ip_recursive on;"),
+            Some(ClientAddress::ProxyProtocol) => ("proxy_protocol", "real_ip_header proxy_protocol;"),
+            _ => continue,
+        };
         let set = site.server.one("real_ip_header");
         let is_set = set.is_some_and(|directive| directive.arg(0).eq_ignore_ascii_case(header));
         let trusted = site.server.all("set_real_ip_from");
@@ -150,15 +150,15 @@ pub(super) fn real_ip_anybody(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 pub(super) fn proxy_protocol(setup: &Setup<'_>) -> Vec<Found> {
-    let Some(tells) = setup.balancer.tells() else { return Vec::new() };
-    let is_spoken = tells == ClientAddress::ProxyProtocol;
-    let takes = |listen: &&Directive| listen.args.iter().any(|arg| arg == "proxy_protocol");
-    let servers = setup.sites().into_iter().map(|ours| ours.site.server.own("listen").collect::<Vec<_>>());
-    // A balancer's health checks may have a port of their own that speaks plainly.
-    let wrong = servers.filter(|listens| !is_spoken || !listens.iter().any(takes)).flatten();
-    wrong
-        .filter(|listen| takes(listen) != is_spoken)
-        .map(|listen| Found {
+    let mut found = Vec::new();
+    for Ours { site, .. } in setup.sites() {
+        let listens = listens(site);
+        let is_taken = listens.iter().any(takes_proxy);
+        let Some(tells) = setup.balancer.tells(is_taken) else { continue };
+        let is_spoken = tells == ClientAddress::ProxyProtocol;
+        // A balancer's health checks may have a port of their own that speaks plainly.
+        let wrong = listens.into_iter().filter(|listen| takes_proxy(listen) != is_spoken && !(is_spoken && is_taken));
+        found.extend(wrong.map(|listen| Found {
             place: listen.place.clone(),
             value: listen.text(),
             effect: if is_spoken {
@@ -171,6 +171,23 @@ pub(super) fn proxy_protocol(setup: &Setup<'_>) -> Vec<Found> {
             } else {
                 "remove proxy_protocol from listen".to_owned()
             },
-        })
-        .collect()
+        }));
+        let header = site.server.one("real_ip_header").filter(|header| header.arg(0) == "proxy_protocol");
+        found.extend(header.filter(|_| !is_taken && !is_spoken).map(|header| Found {
+            place: header.place.clone(),
+            value: header.text(),
+            effect: "no listen takes the PROXY protocol: if the balancer speaks it, every connection is answered 400, and if not, the line does nothing"
+                .to_owned(),
+            mend: "proxy_protocol on each listen that the balancer leads to, or another real_ip_header".to_owned(),
+        }));
+    }
+    found
+}
+
+fn listens<'a>(site: &Site<'a>) -> Vec<&'a Directive> {
+    site.server.own("listen").collect()
+}
+
+fn takes_proxy(listen: &&Directive) -> bool {
+    listen.args.iter().any(|arg| arg == "proxy_protocol")
 }

@@ -63,6 +63,7 @@ const RULES: &[Rule] = &[
     rule("slot-twice", Warning, "no two live slots are the same instance", pool::slot_twice),
     rule("slot-order", Error, "all proxies list the same slots in the same order", pool::slot_order),
     rule("slot-moved", Error, "no slot is deleted, inserted or moved", pool::slot_moved),
+    rule("slots-grown", Warning, "the table of slots grows seldom", pool::slots_grown),
     rule("slot-owner", Error, "each live slot has an owner upstream", pool::slot_owner),
     rule("owner-alone", Error, "an owner upstream has one server", pool::owner_alone),
     rule("owner-port", Error, "node N leads to port base_port + N mod 32", pool::owner_port),

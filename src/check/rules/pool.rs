@@ -2,6 +2,7 @@
 
 use super::Found;
 use crate::check::nginx::{Directive, Http, Upstream, is_down, values};
+use crate::check::report::Place;
 use crate::check::{MOST_INSTANCES, Ours, Setup, port};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -120,18 +121,17 @@ pub(super) fn slot_twice(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 pub(super) fn slot_order(setup: &Setup<'_>) -> Vec<Found> {
-    let Some((first, others)) = setup.proxies.split_first() else { return Vec::new() };
-    let Some(expected) = pools_of(setup, first).into_iter().next() else { return Vec::new() };
+    let mut tables = setup.proxies.iter().filter_map(|http| table_of(setup, http));
+    let Some(expected) = tables.next() else { return Vec::new() };
     let mut found = Vec::new();
-    for pool in others.iter().filter_map(|http| pools_of(setup, http).into_iter().next()) {
-        let (left, right) = (expected.servers(), pool.servers());
-        let same = |one: &Directive, other: &Directive| one.arg(0) == other.arg(0) && is_down(one) == is_down(other);
-        let differ = left.iter().zip(&right).find(|(one, other)| !same(one, other));
-        let extra = right.get(left.len()).or_else(|| left.get(right.len()));
-        if let Some(server) = differ.map(|(_, other)| other).or(extra) {
+    for table in tables {
+        let same = |(one, node): &Slot<'_>, (other, other_node): &Slot<'_>| node == other_node && is_down(one) == is_down(other);
+        let differ = expected.slots.iter().zip(&table.slots).find(|(one, other)| !same(one, other));
+        let extra = table.slots.get(expected.slots.len()).or_else(|| expected.slots.get(table.slots.len()));
+        if let Some((server, _)) = differ.map(|(_, other)| other).or(extra) {
             found.push(at(
                 server,
-                format!("this proxy and {} place the same client on different instances, so who comes back over the other one begins anew", expected.block.place.file.display()),
+                format!("this proxy and {} place the same client on different instances, so who comes back over the other one begins anew", expected.place.file.display()),
                 "render the pool of all proxies from one list",
             ));
         }
@@ -140,27 +140,74 @@ pub(super) fn slot_order(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 pub(super) fn slot_moved(setup: &Setup<'_>) -> Vec<Found> {
-    let Some(before) = setup.before.as_ref().and_then(|http| pools_of(setup, http).into_iter().next()) else { return Vec::new() };
     let mut found = Vec::new();
-    for pool in pools(setup) {
-        let (was, is) = (before.servers(), pool.servers());
-        // A slot that was nobody's may become somebody's.
-        let moved = was.iter().zip(&is).find(|(was, is)| was.arg(0) != is.arg(0) && !is_down(was));
-        if was.len() != is.len() || moved.is_some() {
-            let place = moved.map_or_else(|| pool.block.place.clone(), |(_, is)| is.place.clone());
-            let value = match moved {
-                Some((was, is)) => format!("{} where {} was", is.arg(0), was.arg(0)),
-                None => format!("{} slots, where there were {}", is.len(), was.len()),
-            };
-            found.push(Found {
-                place,
-                value,
-                effect: "nearly all client networks are placed on another instance than before; with a slot that was `down`, only its share".to_owned(),
-                mend: "keep every line where it is; put an instance into service by taking `down` off a line, and out of it by putting it there".to_owned(),
-            });
+    for (was, is) in changes(setup) {
+        let moved = moved(&was, &is);
+        if moved.is_none() && was.slots.len() <= is.slots.len() {
+            continue;
         }
+        found.push(Found {
+            place: moved.map_or_else(|| is.place.clone(), |(_, (server, _))| server.place.clone()),
+            value: match moved {
+                Some(((was, _), (is, _))) => format!("{} where {} was", is.arg(0), was.arg(0)),
+                None => format!("{} slots, where there were {}", is.slots.len(), was.slots.len()),
+            },
+            effect: "nearly all client networks are placed on another instance than before; with a slot that was `down`, only its share".to_owned(),
+            mend: "keep every line where it is; put an instance into service by taking `down` off a line, and out of it by putting it there".to_owned(),
+        });
     }
     found
+}
+
+pub(super) fn slots_grown(setup: &Setup<'_>) -> Vec<Found> {
+    let grown = changes(setup).into_iter().filter(|(was, is)| moved(was, is).is_none());
+    grown
+        .filter_map(|(was, is)| {
+            let (first, _) = is.slots.get(was.slots.len())?;
+            Some(Found {
+                place: first.place.clone(),
+                value: format!("{} slots, where there were {}", is.slots.len(), was.slots.len()),
+                effect: "most client networks open their next session on another instance than before; open ones stay".to_owned(),
+                mend: "take `down` off a slot that is nobody's, if there is one; a table of twice as many slots as instances has room".to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// The table of before and that of each proxy.
+fn changes<'s, 'a>(setup: &'s Setup<'a>) -> Vec<(Table<'a>, Table<'a>)> {
+    let Some(before) = setup.before.as_ref().and_then(|http| table_of(setup, http)) else { return Vec::new() };
+    setup.proxies.iter().filter_map(|http| Some((before.clone(), table_of(setup, http)?))).collect()
+}
+
+/// The first slot that is another's now; one that was nobody's may become somebody's.
+fn moved<'t, 'a>(was: &'t Table<'a>, is: &'t Table<'a>) -> Option<(&'t Slot<'a>, &'t Slot<'a>)> {
+    was.slots.iter().zip(&is.slots).find(|((server, node), (_, now))| node != now && !is_down(server))
+}
+
+/// The slots of a proxy's pool, in their order.
+#[derive(Clone)]
+struct Table<'a> {
+    place: Place,
+    slots: Vec<Slot<'a>>,
+}
+
+/// The line of a slot, and whose it is: the node that its address leads to, which may be another address on each proxy; else the address.
+type Slot<'a> = (&'a Directive, String);
+
+fn table_of<'a>(setup: &Setup<'a>, http: &Http<'a>) -> Option<Table<'a>> {
+    let sites = setup.sites_of(http);
+    let ours = sites.iter().find(|ours| ours.pool().is_some())?;
+    let mut nodes = BTreeMap::new();
+    for (node, target) in &ours.site.route.owners {
+        nodes.extend(ours.addresses(target).into_iter().map(|(_, address)| (address, format!("node {node}"))));
+    }
+    let pool = ours.pool()?;
+    let whose = |server: &Directive| nodes.get(server.arg(0)).cloned().unwrap_or_else(|| server.arg(0).to_owned());
+    Some(Table {
+        place: pool.block.place.clone(),
+        slots: pool.servers().into_iter().map(|server| (server, whose(server))).collect(),
+    })
 }
 
 pub(super) fn slot_owner(setup: &Setup<'_>) -> Vec<Found> {
@@ -270,7 +317,7 @@ pub(super) fn owner_unknown(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 /// The map entry that names a target, else where it is used.
-fn naming(ours: &Ours<'_, '_>, target: &str) -> crate::check::report::Place {
+fn naming(ours: &Ours<'_, '_>, target: &str) -> Place {
     let entries =
         ours.site.route.maps.iter().flat_map(|map| map.inside()).find(|entry| !target.is_empty() && entry.arg(0) == target);
     entries.unwrap_or(ours.site.pass).place.clone()

@@ -70,7 +70,7 @@ pub(super) fn instance(setup: &Setup<'_>) -> Vec<Found> {
 pub(super) fn ignored(setup: &Setup<'_>) -> Vec<Found> {
     const NEWER: [&str; 6] =
         ["FileDescriptorStorePreserve", "RestartSteps", "RestartMaxDelaySec", "OpenFile", "MemoryZSwapMax", "DelegateSubgroup"];
-    const UNIT: [&str; 4] = ["OnFailure", "StartLimitIntervalSec", "StartLimitAction", "Requires"];
+    const UNIT: [&str; 3] = ["OnFailure", "StartLimitIntervalSec", "Requires"];
     let mut found = Vec::new();
     for unit in setup.units.iter().filter(|unit| unit.name.starts_with("stickyport")) {
         for entry in unit.entries() {
@@ -109,8 +109,12 @@ pub(super) fn start_limit(setup: &Setup<'_>) -> Vec<Found> {
     let mut found = Vec::new();
     for unit in setup.services().filter(|unit| starts_again(unit)) {
         let pause = unit_time(unit, "Service", "RestartSec", Duration::from_millis(100));
-        let interval = unit_time(unit, "Unit", "StartLimitIntervalSec", Duration::from_secs(10));
-        let set = unit.one("Unit", "StartLimitBurst").or_else(|| unit.one("Service", "StartLimitBurst"));
+        // The names of before systemd 230 hold as well, and of several the one that was read last.
+        let (section, key) = unit
+            .last(&[("Unit", "StartLimitIntervalSec"), ("Unit", "StartLimitInterval"), ("Service", "StartLimitInterval")])
+            .map_or(("Unit", "StartLimitIntervalSec"), |entry| (entry.section.as_str(), entry.key.as_str()));
+        let interval = unit_time(unit, section, key, Duration::from_secs(10));
+        let set = unit.last(&[("Unit", "StartLimitBurst"), ("Service", "StartLimitBurst")]);
         let burst: u32 = set.and_then(|entry| entry.value.parse().ok()).unwrap_or(5);
         let (Some(pause), Some(interval)) = (pause, interval) else { continue };
         if pause.time * burst >= interval.time || burst == 0 {
