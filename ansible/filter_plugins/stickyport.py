@@ -35,12 +35,12 @@ def slots(kept, live, size=0):
     """The pool's slots, each the number of a node or None: those that exist stay where they are, new ones take a free place.
 
     A place is free that nobody ever had, and after these one whose node is not live; only when there is neither does the table grow. A node that
-    comes back finds its own place, so scaling in and out again moves nobody. With another `size` the table is made anew.
+    comes back finds its own place, so scaling in and out again moves nobody. With another `size`, which is at least as many as are live, the table is made anew.
     """
     kept = list(kept or [])
     size = int(size)
     if not kept or (size and size != len(kept)):
-        kept = [None] * max(size, 0 if size else 2 * len(live), len(live))
+        kept = [None] * (size or 2 * len(live))
     for number in live:
         if number in kept:
             continue
