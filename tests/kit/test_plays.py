@@ -11,6 +11,12 @@ import unittest
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 # What stands for the parts that ask or change a whole host.
+PART = """
+- hosts: stickyport_app
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: stickyport, tasks_from: PART}
+"""
 STAND_INS = {
     "preflight.yml": "- hosts: localhost\n  gather_facts: false\n",
     "converge.yml": """
@@ -25,6 +31,10 @@ STAND_INS = {
   loop: [pool, owners]
   check_mode: false
 """,
+    "roles/stickyport/tasks/prune.yml": "- ansible.builtin.meta: noop\n",
+    # deploy.yml without what it uploads: it begins, all goes well, and it is finished.
+    "begin.yml": PART.replace("PART", "begin"),
+    "finish.yml": PART.replace("PART", "finish"),
 }
 
 
@@ -42,6 +52,78 @@ class Limits(unittest.TestCase):
             self.assertIn("The inventory has no host in the group stickyport_app: add one.", said)
 
 
+class Draining(unittest.TestCase):
+    def test_who_was_drained_before_stays_so(self):
+        with Fleet() as fleet:
+            fleet.host("app2")["stickyport_seen"]["instances"]["0"]["enabled"] = False
+            fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
+            self.assertEqual(fleet.slots(), {"10.0.0.1:3131": "live", "10.0.0.1:3132": "live", "10.0.0.2:3131": "down", "10.0.0.2:3132": "down"})
+
+    def test_who_is_to_come_gets_no_clients_yet(self):
+        with Fleet() as fleet:
+            for host in ("app1", "app2"):
+                fleet.host(host)["stickyport_instances_per_host"] = 3
+                fleet.host(host)["stickyport_seen"]["instances"]["2"] = {"enabled": False}
+            fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
+            self.assertEqual([address for address, state in fleet.slots().items() if state == "live"], ["10.0.0.1:3131", "10.0.0.1:3132", "10.0.0.2:3131"])
+
+    def test_sessions_of_instances_that_are_to_go_find_them_still(self):
+        with Fleet() as fleet:
+            leaving = {"node": 2, "host": "app1", "instance": 2, "address": "10.0.0.1", "port": 3133}
+            fleet.host("app1")["stickyport_leaving_nodes"] = [leaving]
+            fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
+            self.assertIn("upstream stickyport_2 { server 10.0.0.1:3133;", (fleet.root("proxy1") / "owners.conf").read_text())
+
+
+class Pool(unittest.TestCase):
+    def test_more_instances_than_slots_are_refused(self):
+        with Fleet() as fleet:
+            fleet.host("proxy1")["stickyport_nginx_pool_slots"] = 3
+            said = fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").refused()
+            self.assertIn("stickyport_nginx_pool_slots is 3, and there are 4 instances: set it to 8", said)
+
+
+class Rollback(unittest.TestCase):
+    """Releases are called by their age: a is the oldest."""
+
+    def test_it_goes_to_the_release_of_before(self):
+        with Fleet() as fleet:
+            fleet.releases(current="b", previous="a")
+            self.assertEqual(fleet.back(), {"a"})
+
+    def test_a_deploy_that_began_is_undone_and_no_more(self):
+        with Fleet() as fleet:
+            fleet.releases(current="b", previous="a")
+            fleet.deploy("begin", "c")
+            self.assertEqual(fleet.links("app1"), {"current": "b", "previous": "a", "next": "c"})
+            (fleet.root("app2") / "opt/stickyport/next").unlink()
+            self.assertEqual(fleet.back(), {"b"})
+            fleet.deploy("finish", "b")
+            self.assertEqual([fleet.links(host) for host in ("app1", "app2")], [{"current": "b", "previous": "a"}] * 2)
+
+    def test_a_deploy_that_was_finished_is_undone(self):
+        with Fleet() as fleet:
+            fleet.releases(current="b", previous="a")
+            fleet.deploy("begin", "c")
+            fleet.deploy("finish", "c")
+            self.assertEqual(fleet.links("app2"), {"current": "c", "previous": "b"})
+            self.assertEqual(fleet.back(), {"b"})
+
+    def test_a_rollback_that_broke_off_is_tried_again(self):
+        with Fleet() as fleet:
+            fleet.releases(current="c", previous="b")
+            self.assertEqual(fleet.back(), {"b"})
+            fleet.deploy("finish", "b", hosts="app1")
+            self.assertIn("app1 would run release c and app2 would run release b", fleet.play("rollback.yml").refused())
+            self.assertEqual(fleet.back("-e", "stickyport_back_to=b"), {"b"})
+
+    def test_what_was_deployed_already_begins_nothing(self):
+        with Fleet() as fleet:
+            fleet.releases(current="b", previous="a")
+            fleet.deploy("begin", "b")
+            self.assertEqual(fleet.links("app1"), {"current": "b", "previous": "a"})
+
+
 class Fleet:
     """Two application hosts and a proxy, each a folder."""
 
@@ -53,7 +135,8 @@ class Fleet:
             root.mkdir()
             known = {"ansible_connection": "local", "ansible_become": False, "ansible_host": f"10.0.0.{number + 1}", "root": str(root)}
             if group == "stickyport_app":
-                known |= {"stickyport_host_id": number, "stickyport_instances_per_host": 2, "stickyport_leaving_nodes": [], "stickyport_seen": {}}
+                known |= {"stickyport_host_id": number, "stickyport_instances_per_host": 2, "stickyport_leaving_nodes": []}
+                known["stickyport_seen"] = {"bare": False, "current": "", "next": "", "instances": {str(each): {"enabled": True} for each in range(2)}}
             self.inventory[group]["hosts"][host] = known
 
     def __enter__(self):
@@ -69,8 +152,35 @@ class Fleet:
         """What the inventory says of a host."""
         return next(group["hosts"][name] for group in self.inventory.values() if name in group["hosts"])
 
-    def play(self, playbook, *arguments, real=()):
-        """Runs a playbook, which changes nothing on this machine; `real` are the parts for which nothing stands in."""
+    def slots(self):
+        """Which instances the pool has, and whether they get new clients."""
+        lines = [line.split() for line in (self.root("proxy1") / "pool.conf").read_text().splitlines() if line.lstrip().startswith("server 10.")]
+        return {line[1]: "down" if line[-1] == "down;" else "live" for line in lines}
+
+    def releases(self, **links):
+        """What the links of all application hosts point to."""
+        for host in self.inventory["stickyport_app"]["hosts"]:
+            opt = self.root(host) / "opt/stickyport"
+            for release in "abc":
+                (opt / "releases" / release).mkdir(parents=True, exist_ok=True)
+            for name, release in links.items():
+                (opt / name).symlink_to(f"releases/{release}")
+
+    def links(self, host):
+        return {link.name: os.path.basename(os.readlink(link)) for link in (self.root(host) / "opt/stickyport").iterdir() if link.is_symlink()}
+
+    def deploy(self, part, release, hosts="all"):
+        for host in self.inventory["stickyport_app"]["hosts"]:
+            self.host(host)["stickyport_seen"] |= {"current": "", "next": ""} | {name: f"releases/{to}" for name, to in self.links(host).items()}
+        self.play(f"{part}.yml", "-e", f"stickyport_release={release}", "--limit", hosts, changes=True).done()
+
+    def back(self, *arguments):
+        """Which releases the hosts go back to."""
+        self.play("rollback.yml", *arguments).done()
+        return {(self.root(host) / "release").read_text() for host in self.inventory["stickyport_app"]["hosts"]}
+
+    def play(self, playbook, *arguments, real=(), changes=False):
+        """Runs a playbook; `real` are the parts for which nothing stands in, which then must change nothing on this machine."""
         copy = self.folder / "ansible"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(REPOSITORY / "ansible", copy)
@@ -80,11 +190,11 @@ class Fleet:
         for tasks in copy.glob("roles/*/tasks/*.yml"):
             text = tasks.read_text()
             for path in ("/etc/nginx/stickyport/slots.json", "/opt/stickyport"):
-                text = text.replace(path, "{{ root }}" + path)
+                text = text.replace(path, f"{self.folder}/{{{{ inventory_hostname }}}}{path}")
             tasks.write_text(text)
         hosts = self.folder / "hosts.json"
         hosts.write_text(json.dumps(self.inventory))
-        command = [pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", hosts, copy / playbook, "--check", *arguments]
+        command = [pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", hosts, copy / playbook, *([] if changes else ["--check"]), *arguments]
         environment = os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_PYTHON_INTERPRETER": sys.executable}
         return Outcome(subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment))
 

@@ -2,7 +2,8 @@
 
 Standard input: {"instances": [NUMBER], "files": [PATH], "folders": [PATH]}
 Standard output: {"systemd": NUMBER, "bare": BOOL, "stale": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
-"instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "kept": {NUMBER: CHECKSUM}, "existing": [NUMBER], "files": {PATH: CHECKSUM}, "taken": TEXT}
+"next": LINK, "instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "kept": {NUMBER: CHECKSUM}, "existing": [NUMBER],
+"files": {PATH: CHECKSUM}, "taken": TEXT}
 """
 
 import grp
@@ -129,6 +130,7 @@ def main():
                 "target": unit["stickyport.target"][:2] == (True, True),
                 "releases": {name: checksum(f"{RELEASES}/{name}/stickyport") for name in releases},
                 "current": link("/opt/stickyport/current"),
+                "next": link("/opt/stickyport/next"),
                 "instances": {str(number): instance(number, *unit[service][:2]) for number, service in zip(instances, services)},
                 "kept": {str(number): checksum(f"/etc/stickyport/instances/{number}.toml.before") for number in instances},
                 "existing": sorted(existing),

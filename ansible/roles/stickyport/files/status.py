@@ -20,7 +20,7 @@ def main():
             f"{sessions} sessions, {shown['NRestarts']} restarts, {shown['StatusText'] or 'no status'}"
         )
     kept = sorted(name[:12] for name in os.listdir(f"{ROOT}/releases")) if instances else []
-    print(f"releases {' '.join(kept) or 'none'}, current {link('current')}, previous {link('previous')}")
+    print(f"releases {' '.join(kept) or 'none'}, current {link('current')}, previous {link('previous')}, begun {link('next')}")
 
 
 def properties(unit):
