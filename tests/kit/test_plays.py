@@ -31,6 +31,23 @@ STAND_INS = {
   loop: [pool, owners]
   check_mode: false
 """,
+    "values.yml": """
+- hosts: stickyport_proxy
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: stickyport_nginx, tasks_from: values}
+""",
+    "render.yml": """
+- hosts: stickyport_proxy
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: stickyport_nginx, tasks_from: render}
+""",
+    "roles/stickyport_nginx/tasks/render.yml": """
+- ansible.builtin.template: {src: "{{ item }}.conf.j2", dest: "{{ root }}/{{ item }}.conf"}
+  loop: [listen, redirect, server]
+  check_mode: false
+""",
     "roles/stickyport/tasks/prune.yml": "- ansible.builtin.meta: noop\n",
     # deploy.yml without what it uploads: it begins, all goes well, and it is finished.
     "begin.yml": PART.replace("PART", "begin"),
@@ -81,6 +98,40 @@ class Pool(unittest.TestCase):
             fleet.host("proxy1")["stickyport_nginx_pool_slots"] = 3
             said = fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").refused()
             self.assertIn("stickyport_nginx_pool_slots is 3, and there are 4 instances: set it to 8", said)
+
+
+class Status(unittest.TestCase):
+    def test_a_host_that_is_down_hides_none_of_the_others(self):
+        with Fleet() as fleet:
+            fleet.host("app1").update({"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1})
+            # That there is no nginx here to be seen is not what this is about.
+            said = fleet.play("status.yml").output
+            self.assertRegex(said, r'ok: \[app1\] => \{\s+"msg": \[\s+"cannot be reached"')
+            self.assertRegex(said, r'ok: \[app2\] => \{\s+"msg": \[\s+"(instance|releases) ')
+
+
+class Balancer(unittest.TestCase):
+    def test_somebody_has_to_be_believed_but_not_everybody(self):
+        with Fleet() as fleet:
+            fleet.host("proxy1")["stickyport_nginx_front"] = "alb"
+            self.assertIn("stickyport_nginx_front_networks is empty: give it the balancer's subnets", fleet.play("values.yml").refused())
+            for networks in (["10.0.0.0/24", "0.0.0.0/0"], ["::/0"]):
+                fleet.host("proxy1")["stickyport_nginx_front_networks"] = networks
+                self.assertIn("stickyport_nginx_front_networks believes everybody", fleet.play("values.yml").refused())
+            fleet.host("proxy1")["stickyport_nginx_front_networks"] = ["10.0.0.0/24"]
+            fleet.play("values.yml").done()
+
+    def test_every_port_that_a_network_balancer_leads_to_takes_the_proxy_protocol(self):
+        with Fleet() as fleet:
+            tls = {"certificate": "/c.pem", "key": "/k.pem"}
+            fleet.host("proxy1").update({"stickyport_nginx_front": "nlb", "stickyport_nginx_front_networks": ["10.0.0.0/24"], "stickyport_nginx_tls": tls})
+            self.assertEqual(fleet.rendered("listen", "listen "), ["listen 443 ssl proxy_protocol;", "listen [::]:443 ssl proxy_protocol;"])
+            self.assertEqual(fleet.rendered("redirect", "listen "), ["listen 80 proxy_protocol;", "listen [::]:80 proxy_protocol;"])
+
+    def test_hsts_is_what_the_inventory_says(self):
+        with Fleet() as fleet:
+            fleet.host("proxy1")["stickyport_nginx_tls"] = {"certificate": "/c.pem", "key": "/k.pem", "hsts": 3600}
+            self.assertEqual(fleet.rendered("listen", "add_header "), ['add_header Strict-Transport-Security "max-age=3600" always;'])
 
 
 class Rollback(unittest.TestCase):
@@ -156,6 +207,12 @@ class Fleet:
         """Which instances the pool has, and whether they get new clients."""
         lines = [line.split() for line in (self.root("proxy1") / "pool.conf").read_text().splitlines() if line.lstrip().startswith("server 10.")]
         return {line[1]: "down" if line[-1] == "down;" else "live" for line in lines}
+
+    def rendered(self, template, start):
+        """The lines of a template on the proxy that start so."""
+        self.play("render.yml").done()
+        lines = (self.root("proxy1") / f"{template}.conf").read_text().splitlines()
+        return [line.strip() for line in lines if line.strip().startswith(start)]
 
     def releases(self, **links):
         """What the links of all application hosts point to."""
