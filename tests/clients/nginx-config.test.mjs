@@ -140,6 +140,13 @@ test("a payload of engine.max_payload bytes passes and a longer one is refused",
   assert.equal((await ask(url, { method: "POST", body: "x".repeat(1_100_000) })).status, 413);
 });
 
+test("WebSockets of the application's own go to the instances' own ports, by address", async () => {
+  for (const address of ["10.1.1.7", "10.1.2.7", "10.1.3.7"]) {
+    const [placed, own] = [await ask("/socket.io/?EIO=4", { headers: from(address) }), await ask("/ws/chat?a=1", { headers: from(address) })];
+    assert.deepEqual([JSON.parse(own.body).port, JSON.parse(own.body).url], [JSON.parse(placed.body).port, "/ws/chat?a=1"]);
+  }
+});
+
 test("everything else is for port 8080, except what speaks of one instance", async () => {
   for (const path of ["/", "/page", "/healthz", "/api/x?y=1"]) {
     const { body } = await ask(path);
