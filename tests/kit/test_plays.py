@@ -164,9 +164,16 @@ class Rollback(unittest.TestCase):
         with Fleet() as fleet:
             fleet.releases(current="c", previous="b")
             self.assertEqual(fleet.back(), {"b"})
-            fleet.deploy("finish", "b", hosts="app1")
+            fleet.deploy("finish", "b", "--limit", "app1")
             self.assertIn("app1 would run release c and app2 would run release b", fleet.play("rollback.yml").refused())
             self.assertEqual(fleet.back("-e", "stickyport_back_to=b"), {"b"})
+
+    def test_to_scale_finishes_nothing(self):
+        with Fleet() as fleet:
+            fleet.releases(current="b", previous="a")
+            fleet.deploy("begin", "c")
+            fleet.deploy("finish", "b", "-e", "stickyport_only_missing=true")
+            self.assertEqual(fleet.links("app1"), {"current": "b", "previous": "a", "next": "c"})
 
     def test_what_was_deployed_already_begins_nothing(self):
         with Fleet() as fleet:
@@ -226,10 +233,10 @@ class Fleet:
     def links(self, host):
         return {link.name: os.path.basename(os.readlink(link)) for link in (self.root(host) / "opt/stickyport").iterdir() if link.is_symlink()}
 
-    def deploy(self, part, release, hosts="all"):
+    def deploy(self, part, release, *arguments):
         for host in self.inventory["stickyport_app"]["hosts"]:
             self.host(host)["stickyport_seen"] |= {"current": "", "next": ""} | {name: f"releases/{to}" for name, to in self.links(host).items()}
-        self.play(f"{part}.yml", "-e", f"stickyport_release={release}", "--limit", hosts, changes=True).done()
+        self.play(f"{part}.yml", "-e", f"stickyport_release={release}", *arguments, changes=True).done()
 
     def back(self, *arguments):
         """Which releases the hosts go back to."""
