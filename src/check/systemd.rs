@@ -43,7 +43,7 @@ impl Unit {
     /// The value that holds of one setting that has several names, each with its section: the last one, unless it is empty.
     pub(super) fn last(&self, names: &[(&str, &str)]) -> Option<&Entry> {
         let is_named = |entry: &&Entry| names.iter().any(|(section, key)| entry.section == *section && entry.key == *key);
-        self.entries.iter().filter(is_named).next_back().filter(|entry| !entry.value.is_empty())
+        self.entries.iter().rfind(is_named).filter(|entry| !entry.value.is_empty())
     }
 
     /// Every entry, overridden ones included.

@@ -175,7 +175,7 @@ pub(super) fn slots_grown(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 /// The table of before and that of each proxy.
-fn changes<'s, 'a>(setup: &'s Setup<'a>) -> Vec<(Table<'a>, Table<'a>)> {
+fn changes<'a>(setup: &Setup<'a>) -> Vec<(Table<'a>, Table<'a>)> {
     let Some(before) = setup.before.as_ref().and_then(|http| table_of(setup, http)) else { return Vec::new() };
     setup.proxies.iter().filter_map(|http| Some((before.clone(), table_of(setup, http)?))).collect()
 }
