@@ -126,7 +126,7 @@ class Balancer(unittest.TestCase):
         with Fleet() as fleet:
             tls = {"certificate": "/c.pem", "key": "/k.pem"}
             fleet.host("proxy1").update({"stickyport_nginx_front": "nlb", "stickyport_nginx_front_networks": ["10.0.0.0/24"], "stickyport_nginx_tls": tls})
-            self.assertEqual(fleet.rendered("listen", "listen "), ["listen 443 ssl proxy_protocol;", "listen [::]:443 ssl proxy_protocol;"])
+            self.assertEqual(fleet.rendered("listen", "listen "), ["listen 443 ssl proxy_protocol backlog=4096;", "listen [::]:443 ssl proxy_protocol backlog=4096;"])
             self.assertEqual(fleet.rendered("redirect", "listen "), ["listen 80 proxy_protocol;", "listen [::]:80 proxy_protocol;"])
 
     def test_hsts_is_what_the_inventory_says(self):
