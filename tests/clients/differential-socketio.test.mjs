@@ -648,6 +648,7 @@ script("a middleware of a socket", {}, async (server) => {
   await server.answer("smw", {});
   client.emit("stopped by the first");
   await server.answer("smw", { err: { message: "stop" } });
+  await server.event("error", { message: "stop" });
   client.emit("stopped by the second");
   await server.answer("smw", {});
   await server.answer("smw", { err: { message: "stop!" } });
