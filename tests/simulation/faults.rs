@@ -137,7 +137,11 @@ impl Visit {
             }
         };
         self.note(format_args!("WRONG: its WebSocket {what}"));
-        self.may_end(&[reason, TransportError, TransportClose], Some(slack));
+        let line = self.line.as_mut().expect("it was there above");
+        // What was on its way when the line broke never comes, and be it that the client has moved there.
+        let (also, within) =
+            if kind > 2 || line.is_flushed() { (TransportClose, slack) } else { (PingTimeout, self.world.plan.silence()) };
+        self.may_end(&[reason, TransportError, also], Some(within));
         let line = self.line.as_mut().expect("it was there above");
         match kind {
             0..=2 => {
