@@ -139,9 +139,12 @@ impl Visit {
         self.note(format_args!("WRONG: its WebSocket {what}"));
         let line = self.line.as_mut().expect("it was there above");
         // What was on its way when the line broke never comes, and be it that the client has moved there.
-        let (also, within) =
-            if kind > 2 || line.is_flushed() { (TransportClose, slack) } else { (PingTimeout, self.world.plan.silence()) };
-        self.may_end(&[reason, TransportError, also], Some(within));
+        let is_on_its_way = kind <= 2 && !line.is_flushed();
+        self.may_end(&[reason, TransportError, TransportClose], (!is_on_its_way).then_some(slack));
+        if is_on_its_way {
+            let silence = self.world.plan.silence();
+            self.may_end(&[PingTimeout], Some(silence));
+        }
         let line = self.line.as_mut().expect("it was there above");
         match kind {
             0..=2 => {
