@@ -31,10 +31,16 @@ impl Visit {
         };
         let elsewhere = r#"42/nowhere,["say",0,0,""]"#;
         let words = [&again, elsewhere, "9", "2", "4", "49", "4x", "44{}", r#"42["disconnect"]"#, r#"452-["show"]"#, "3", "6"];
-        let words = self.chance.pick(&words).to_owned();
+        let words = self.chance.pick(&words);
+        let words = if *words == *"3" { self.unasked() } else { words }.to_owned();
         self.note(format_args!("WRONG: says {words}"));
         self.may_end(&[ParseError, TransportError, ForcedClose, ForcedServerClose], None);
         self.send(Packet::text(words));
+    }
+
+    /// A packet that nobody asked for; from who answers no pings it is no pong, which would be an answer.
+    const fn unasked(&self) -> &'static str {
+        if self.is_mute { "6" } else { "3" }
     }
 
     /// Goes on as before, but for the heartbeat.
@@ -76,7 +82,7 @@ impl Visit {
                 // Nobody knows which of the two brings what.
                 self.vanish();
             }
-            4 => self.post_badly("3", Manner::Whole, &[TransportError, ParseError]),
+            4 => self.post_badly(self.unasked(), Manner::Whole, &[TransportError, ParseError]),
             5 => {
                 let body = self.chance.pick(&["9", "x", "", "4\u{1e}\u{1e}4"]);
                 self.post_badly(body, Manner::Whole, &[TransportError, ParseError, ForcedClose, ForcedServerClose]);
@@ -137,11 +143,11 @@ impl Visit {
             }
         };
         self.note(format_args!("WRONG: its WebSocket {what}"));
-        let line = self.line.as_mut().expect("it was there above");
-        // What was on its way when the line broke never comes, and be it that the client has moved there.
-        let is_on_its_way = kind <= 2 && !line.is_flushed();
-        self.may_end(&[reason, TransportError, TransportClose], (!is_on_its_way).then_some(slack));
-        if is_on_its_way {
+        // With the line goes what was not sent yet: a server that has not heard that the client moves there waits for its next poll.
+        let has_moved = self.world.ledger.lock().is_on_websocket(&self.sender.sid);
+        let is_unheard = kind <= 2 && !has_moved && self.line.as_ref().is_some_and(|line| !line.is_flushed());
+        self.may_end(&[reason, TransportError, TransportClose], (!is_unheard).then_some(slack));
+        if is_unheard {
             let silence = self.world.plan.silence();
             self.may_end(&[PingTimeout], Some(silence));
         }

@@ -266,6 +266,12 @@ impl Books {
         self.sessions.get(sid).is_some_and(|entry| entry.closed == Some(reason))
     }
 
+    /// Whether the server has heard that the client has moved there.
+    pub fn is_on_websocket(&self, sid: &str) -> bool {
+        let session = self.sessions.get(sid).and_then(|entry| entry.session.upgrade());
+        session.is_some_and(|session| session.transport() == TransportKind::WebSocket)
+    }
+
     /// Whether the server still takes the session for open.
     pub fn is_open(&self, sid: &str) -> bool {
         let session = self.sessions.get(sid).and_then(|entry| entry.session.upgrade());
