@@ -55,6 +55,13 @@ STAND_INS = {
     "finish.yml": PART.replace("PART", "finish"),
 }
 
+# An ssh that goes nowhere, and counts how often it went.
+SSH = """#!/bin/sh
+echo trip >>"${0%/*}/trips"
+for command; do :; done
+exec sh -c "$command"
+"""
+
 
 class Limits(unittest.TestCase):
     def test_a_run_for_some_hosts_is_refused(self):
@@ -109,6 +116,18 @@ class Status(unittest.TestCase):
             said = fleet.play("status.yml").output
             self.assertRegex(said, r'ok: \[app1\] => \{\s+"msg": \[\s+"cannot be reached"')
             self.assertRegex(said, r'ok: \[app2\] => \{\s+"msg": \[\s+"(instance|releases) ')
+
+
+class Connections(unittest.TestCase):
+    def test_a_task_is_one_round_trip_whatever_the_inventory_and_the_folder(self):
+        with Fleet() as fleet:
+            ssh = fleet.folder / "ssh"
+            ssh.write_text(SSH)
+            ssh.chmod(0o755)
+            for host in ("app1", "app2", "proxy1"):
+                fleet.host(host).update({"ansible_connection": "ssh", "ansible_ssh_executable": str(ssh)})
+            fleet.play("status.yml")
+            self.assertEqual((fleet.folder / "trips").read_text().count("trip"), 3, "one look at each host")
 
 
 class Balancer(unittest.TestCase):
@@ -261,7 +280,7 @@ class Fleet:
         hosts.write_text(json.dumps(self.inventory))
         command = [pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", hosts, copy / playbook, *([] if changes else ["--check"]), *arguments]
         environment = os.environ | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", "ANSIBLE_PYTHON_INTERPRETER": sys.executable}
-        return Outcome(subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment))
+        return Outcome(subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment))
 
 
 class Outcome:

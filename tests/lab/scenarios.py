@@ -521,7 +521,6 @@ def spoiled_repository(file, right, wrong):
     shutil.rmtree(path, ignore_errors=True)
     for folder in ("ansible", "nginx", "systemd"):
         shutil.copytree(hosts.root.REPOSITORY / folder, path / folder)
-    shutil.copy(hosts.root.REPOSITORY / "ansible.cfg", path)
     text = (path / file).read_text()
     assert right in text, f"{file} does not say {right}"
     (path / file).write_text(text.replace(right, wrong))
