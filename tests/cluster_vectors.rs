@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use stickyport::cluster::wire::{Bounds, Broadcast, Channels, Heard, Request, Response, Wish};
+use stickyport::cluster::wire::{Bounds, Broadcast, Channels, Deed, Entry, Heard, Message, Request, Response, Said, Wish};
+use stickyport::hub::Action;
 
 const BOUNDS: Bounds = Bounds { bytes: 1 << 20, rooms: 100, attachments: 10 };
 
@@ -25,6 +26,62 @@ fn every_message_is_read_and_written_again_byte_for_byte() {
     }
     let count = |kind| seen.iter().filter(|seen| **seen == kind).count();
     assert_eq!(["broadcast", "request", "response"].map(count), [10, 15, 9]);
+}
+
+#[test]
+fn every_message_of_a_cluster_over_streams_is_read_and_written_again_byte_for_byte() {
+    let mut seen = 0;
+    for vector in all("streams: ").into_iter().filter(|vector| vector.get("hex").is_some()) {
+        let vector: Vector = serde_json::from_value(vector).expect("a vector");
+        let message = vector.message();
+        let read = Message::decode(&message, &BOUNDS).expect("a message");
+        assert_eq!((&*read.sender, &*read.namespace), (text(&vector.decoded["uid"]), text(&vector.decoded["nsp"])));
+        let namespace = read.namespace.clone();
+        let again = match read.said(&BOUNDS).expect("a request or a response") {
+            Said::Response(response) => Message::response(&namespace, &response, &BOUNDS),
+            Said::Request(Request { sender, id, body: Wish::Broadcast(broadcast) }) => {
+                let (event, args) = broadcast.event(&BOUNDS).expect("an event");
+                let ids = (sender.as_deref().expect("a sender"), id.as_deref().expect("an id"));
+                Message::broadcast(ids, &namespace, &broadcast.scope.target, &broadcast.scope.flags, (&event, &args), &BOUNDS)
+            }
+            Said::Request(request) => Message::request(&namespace, &request, &BOUNDS),
+        };
+        assert_eq!(hex(&again.expect("short")), vector.hex, "{}", vector.case);
+        seen += 1;
+    }
+    assert_eq!(seen, 11);
+}
+
+#[test]
+fn every_entry_is_read_and_written_again_byte_for_byte() {
+    let mut seen = Vec::new();
+    for vector in all("streams: stream entry") {
+        let fields = vector["fields"].as_object().expect("fields");
+        let values = fields.iter().map(|(name, value)| (name.as_bytes(), Bytes::from(text(value).to_owned())));
+        let entry = Entry::read(values, &BOUNDS).expect("an entry");
+        let of = |action| Entry::of(&entry.sender, &entry.namespace, action, &BOUNDS).expect("short").expect("for a stream");
+        let again = match entry.deed(&BOUNDS).expect("a deed") {
+            Deed::Emit(stated) => {
+                let (event, args) = stated.event(&BOUNDS).expect("an event");
+                let (target, flags) = (&stated.scope.target, &stated.scope.flags);
+                of(Action::Emit { target, flags, event: &event, args: &args })
+            }
+            Deed::Join(target, rooms) => of(Action::Join { target: &target, rooms: &rooms }),
+            Deed::Leave(target, rooms) => of(Action::Leave { target: &target, rooms: &rooms }),
+            Deed::Disconnect(target, close) => of(Action::Disconnect { target: &target, close }),
+        };
+        for (name, value) in again.fields() {
+            assert_eq!(value, text(&fields[name]), "{name} of {vector}");
+        }
+        assert_eq!(fields.len(), 4);
+        seen.push(text(&fields["type"]).to_owned());
+    }
+    seen.sort_unstable();
+    assert_eq!(seen.concat(), "3333333456");
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
 }
 
 fn broadcast(vector: &Vector, message: &Bytes) -> Vec<u8> {
@@ -69,7 +126,7 @@ fn response(vector: &Vector, message: &Bytes) -> Vec<u8> {
     read.encode(&BOUNDS).expect("short")
 }
 
-/// A message on a channel of the pub/sub adapter's; those of the other adapters are not ours yet.
+/// A message on a channel.
 #[derive(Deserialize)]
 struct Vector {
     case: String,
@@ -90,13 +147,14 @@ impl Vector {
 }
 
 fn vectors() -> Vec<Vector> {
+    let ours = all("classic").into_iter().chain(all("emitter"));
+    ours.map(|vector| serde_json::from_value(vector).expect("a vector")).collect()
+}
+
+fn all(case: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/redis.json");
     let all: Vec<Value> = serde_json::from_str(&fs::read_to_string(path).expect("vectors")).expect("JSON");
-    let is_ours = |vector: &Value| {
-        let case = vector["case"].as_str().unwrap_or_default();
-        case.starts_with("classic") || case.starts_with("emitter")
-    };
-    all.into_iter().filter(is_ours).map(|vector| serde_json::from_value(vector).expect("a vector")).collect()
+    all.into_iter().filter(|vector| text(&vector["case"]).starts_with(case)).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

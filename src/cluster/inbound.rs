@@ -1,7 +1,10 @@
 //! What the other nodes say: read, judged, and handed to the hub. What is no message of theirs is skipped and counted.
 
 use super::redis::Redis;
-use super::wire::{Answer, Bounds, Broadcast, Channels, Heard, Request, Response, WireError, Wish, plain};
+use super::streams::Id;
+use super::wire::{
+    Answer, Bounds, Broadcast, Channels, Deed, Entry, Heard, Message, Request, Response, SENDER, Said, WireError, Wish,
+};
 use crate::hub::{Adapter as _, Flags, RemoteSocket, ServerEvent, SocketIo, Target};
 use crate::protocol::sio::Args;
 use crate::reminder::Reminder;
@@ -37,6 +40,8 @@ pub(super) enum Kind {
     Broadcast,
     Request,
     Response,
+    /// Of a cluster over streams: both of these.
+    Message,
 }
 
 impl Inbound {
@@ -67,7 +72,8 @@ impl Inbound {
         metrics.cluster_received.inc();
         let heard = match route.kind {
             Kind::Broadcast => self.broadcast(&route, channel, &message),
-            Kind::Request => self.request(&route, &message),
+            Kind::Request => Request::decode(&message, &self.bounds).and_then(|request| self.request(&route, request)),
+            Kind::Message => self.message(&route, &message),
             Kind::Response => Response::decode(&message, &self.bounds).map(|response| self.redis.questions.answer(response)),
         };
         if let Err(error) = heard {
@@ -98,8 +104,54 @@ impl Inbound {
         read
     }
 
-    fn request(&self, route: &Route, message: &Bytes) -> Result<(), WireError> {
-        let Request { sender, id, body } = Request::decode(message, &self.bounds)?;
+    fn message(&self, route: &Route, message: &Bytes) -> Result<(), WireError> {
+        let message = Message::decode(message, &self.bounds)?;
+        if message.sender == self.redis.uid() || message.namespace != *route.namespace {
+            return Ok(());
+        }
+        match message.said(&self.bounds)? {
+            Said::Request(request) => self.request(route, request)?,
+            Said::Response(response) => self.redis.questions.answer(response),
+        }
+        Ok(())
+    }
+
+    /// An entry of a stream was read.
+    pub(super) fn hear_entry(&self, place: usize, id: Id, fields: &[(Bytes, Bytes)]) {
+        let metrics = self.redis.metrics();
+        metrics.cluster_received.inc();
+        let sender = fields.iter().find(|(name, _)| name == SENDER).map(|(_, sender)| sender);
+        if sender.is_some_and(|sender| sender == self.redis.uid()) {
+            if let Some(streams) = &self.redis.streams {
+                streams.backlog.read(place);
+            }
+        } else if let Err(error) = self.entry(fields) {
+            metrics.cluster_skipped.inc();
+            if self.skipped.is_due(Instant::now()) {
+                tracing::warn!(%id, "an entry of a stream was skipped: {error}");
+            }
+        }
+    }
+
+    fn entry(&self, fields: &[(Bytes, Bytes)]) -> Result<(), WireError> {
+        let entry = Entry::read(fields.iter().map(|(name, value)| (&**name, value.clone())), &self.bounds)?;
+        let sockets = |target: Target| self.io.of(&entry.namespace).to(target.rooms).except(target.except).local();
+        match entry.deed(&self.bounds)? {
+            Deed::Join(target, rooms) => sockets(target).sockets_join(rooms),
+            Deed::Leave(target, rooms) => sockets(target).sockets_leave(rooms),
+            Deed::Disconnect(target, close) => sockets(target).disconnect_sockets(close),
+            Deed::Emit(stated) => {
+                let mut read = Ok(());
+                self.io.deliver(&entry.namespace, &stated.scope.target, &stated.scope.flags, || {
+                    stated.event(&self.bounds).map_err(|error| read = Err(error)).ok()
+                });
+                return read;
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&self, route: &Route, Request { sender, id, body }: Request<'_>) -> Result<(), WireError> {
         // What this node asks it has done itself before.
         if sender.as_deref() == Some(self.redis.uid()) {
             return Ok(());
@@ -131,7 +183,7 @@ impl Inbound {
                 reply.send(Answer::Sockets(found.iter().map(|socket| json(&RemoteSocket::of(socket))).collect()));
             }
             (Wish::Broadcast(broadcast), Some(reply)) => {
-                if broadcast.namespace() != route.namespace {
+                if !matches!(route.kind, Kind::Message) && broadcast.namespace() != route.namespace {
                     return Ok(());
                 }
                 let Flags { timeout, compress, .. } = broadcast.scope.flags;
@@ -166,6 +218,11 @@ struct Reply {
 
 impl Reply {
     fn send(&self, answer: Answer) {
+        if self.redis.streams.is_some() {
+            // Every message names its sender.
+            let uid = self.to.as_deref().unwrap_or_default();
+            return self.publish(self.channels.room(uid), answer);
+        }
         let channel = match &self.to {
             Some(uid) if self.redis.options.specific_response_channel => self.channels.response_to(uid),
             _ => self.channels.response(),
@@ -175,18 +232,18 @@ impl Reply {
 
     /// Where all hear it in any case, as in the reference.
     fn send_server_side(&self, args: &Args) {
-        match plain(None, args, self.redis.bounds()) {
-            Ok(list) => {
-                let values: Vec<&RawValue> = serde_json::from_str(list.get()).expect("a list");
-                self.publish(self.channels.response(), Answer::ServerSide(values.first().map(|first| (*first).to_owned())));
-            }
-            Err(error) => drop(self.redis.publish(self.channels.response(), Err(error))),
-        }
+        let answer = Answer::ServerSide(args.clone());
+        if self.redis.streams.is_some() { self.send(answer) } else { self.publish(self.channels.response(), answer) }
     }
 
     fn publish(&self, channel: String, body: Answer) {
         let response = Response { id: self.id.as_str().into(), sender: Some(self.redis.uid().into()), body };
-        self.redis.publish(channel, response.encode(self.redis.bounds()));
+        let bounds = self.redis.bounds();
+        let message = match &self.redis.streams {
+            Some(_) => Message::response(self.channels.namespace(), &response, bounds),
+            None => response.encode(bounds),
+        };
+        self.redis.publish(channel, message);
     }
 }
 

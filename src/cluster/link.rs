@@ -4,6 +4,7 @@ use super::inbound::{Inbound, Kind, Route};
 use super::members::{LIFETIME, MEMORY, Members};
 use super::outbox::Publication;
 use super::redis::Redis;
+use super::streams::{self, Streams};
 use super::wire::Channels;
 use crate::engine::Entropy;
 use crate::hub::Adapter as _;
@@ -16,10 +17,12 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How long Redis may take to answer before it counts as gone.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -52,11 +55,17 @@ pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
                 let began = Instant::now();
                 *redis.connection.lock().expect(UNPOISONED) = Some(session.connection.clone());
                 redis.outbox.open();
+                if let Some(streams) = &redis.streams {
+                    streams.backlog.open();
+                }
                 redis.is_connected.send_replace(true);
                 let ended = session.serve().await;
                 redis.is_connected.send_replace(false);
                 *redis.connection.lock().expect(UNPOISONED) = None;
                 redis.outbox.close();
+                if let Some(streams) = &redis.streams {
+                    streams.backlog.close();
+                }
                 redis.metrics().redis_down.inc();
                 // One that takes us and throws us out again is not asked more often than one that is away.
                 if began.elapsed() > LONGEST_PAUSE {
@@ -92,6 +101,8 @@ struct Session<'a> {
     connection: MultiplexedConnection,
     subscribed: BTreeSet<ByteString>,
     broken: CancellationToken,
+    /// Reads the streams of a cluster over streams, until it cannot.
+    reading: Option<AbortOnDropHandle<()>>,
 }
 
 impl<'a> Session<'a> {
@@ -102,11 +113,31 @@ impl<'a> Session<'a> {
             .set_response_timeout(Some(PATIENCE))
             .set_push_sender(hear(Arc::clone(inbound), broken.clone()));
         let connection = redis.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let mut session = Self { redis, inbound, connection, subscribed: BTreeSet::new(), broken };
+        let mut session = Self { redis, inbound, connection, subscribed: BTreeSet::new(), broken, reading: None };
         // First, so that who asks counts with this node as soon as it listens.
         session.beat().await?;
         session.subscribe().await?;
+        if let Some(streams) = &redis.streams {
+            session.read(streams).await?;
+        }
         Ok(session)
+    }
+
+    /// Reads what the streams hold, and goes on doing so.
+    async fn read(&mut self, streams: &Arc<Streams>) -> RedisResult<()> {
+        let id: i64 = cmd("CLIENT").arg("ID").query_async(&mut self.connection).await?;
+        if let Some(former) = streams.writes(id) {
+            // What it was told last may still wait to be done, and is told again if it is not there now. It has gone, as a rule, or that is not ours to say.
+            let _: RedisResult<Value> = cmd("CLIENT").arg("KILL").arg("ID").arg(former).query_async(&mut self.connection).await;
+        }
+        let connection = streams.connect(&self.redis.client, self.inbound, PATIENCE).await?;
+        let (streams, inbound, broken) = (Arc::clone(streams), Arc::clone(self.inbound), self.broken.clone());
+        self.reading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let error = streams.run(connection, &inbound).await;
+            tracing::debug!("the streams cannot be read any more: {error}");
+            broken.cancel();
+        })));
+        Ok(())
     }
 
     /// Works until the node leaves.
@@ -114,9 +145,10 @@ impl<'a> Session<'a> {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // For something to send, for namespaces that come and go, for the time to ask whether Redis is there, for its end, and for ours.
+            // For something to publish or to write, for namespaces that come and go, for the time to ask whether Redis is there, for its end, and for ours.
             tokio::select! {
                 batch = self.redis.outbox.next() => self.publish(&batch).await?,
+                batch = next_entries(self.redis) => self.write(batch).await?,
                 () = self.redis.namespaces.changed.notified() => self.subscribe().await?,
                 _ = beat.tick() => self.beat().await?,
                 () = self.broken.cancelled() => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
@@ -169,6 +201,15 @@ impl<'a> Session<'a> {
 
     /// Sends what was said last, and is no longer waited for.
     async fn finish(&mut self) -> RedisResult<()> {
+        if let Some(streams) = &self.redis.streams {
+            loop {
+                let batch = streams.backlog.take();
+                if batch.is_empty() {
+                    break;
+                }
+                self.write(batch).await?;
+            }
+        }
         loop {
             let batch = self.redis.outbox.take();
             if batch.is_empty() {
@@ -194,39 +235,79 @@ impl<'a> Session<'a> {
         published?.into_iter().try_for_each(|one| one.map(drop))
     }
 
+    /// Adds entries to streams, all of them or none.
+    async fn write(&mut self, batch: Vec<(usize, streams::Fields)>) -> RedisResult<()> {
+        let Some(streams) = &self.redis.streams else { return Ok(()) };
+        let (mut pipe, count) = (pipe(), batch.len());
+        pipe.atomic();
+        for (place, fields) in batch {
+            pipe.cmd("XADD").arg(&streams.keys()[place]).arg("MAXLEN").arg("~").arg(streams.length).arg("*").ignore();
+            for (name, value) in fields {
+                pipe.arg(name).arg(&*value);
+            }
+        }
+        let () = pipe.query_async(&mut self.connection).await?;
+        self.redis.metrics().cluster_published.add(count as u64);
+        Ok(())
+    }
+
     /// Listens to what concerns the namespaces that there are now.
     async fn subscribe(&mut self) -> RedisResult<()> {
         let names = self.redis.namespaces.names();
         let gone: Vec<_> = self.subscribed.difference(&names).cloned().collect();
         for namespace in gone {
             let channels = self.redis.channels(&namespace);
-            let (pattern, names) = (channels.pattern(), self.direct(&channels));
+            let Heard { pattern, names } = self.heard(&channels);
             self.connection.unsubscribe(&names).await?;
-            self.connection.punsubscribe(&pattern).await?;
-            names.iter().chain([&pattern]).for_each(|name| self.inbound.unroute(name));
+            if let Some(pattern) = &pattern {
+                self.connection.punsubscribe(pattern).await?;
+            }
+            names.iter().chain(&pattern).for_each(|name| self.inbound.unroute(name));
             self.subscribed.remove(&namespace);
         }
         let new: Vec<_> = names.difference(&self.subscribed).cloned().collect();
         for namespace in new {
             let channels = self.redis.channels(&namespace);
-            let (pattern, names) = (channels.pattern(), self.direct(&channels));
-            let [request, response, own] = names.clone();
-            for (name, kind) in
-                [(pattern.clone(), Kind::Broadcast), (request, Kind::Request), (response, Kind::Response), (own, Kind::Response)]
-            {
-                self.inbound.route(name, Route { namespace: namespace.clone(), channels: channels.clone(), kind });
+            let Heard { pattern, names } = self.heard(&channels);
+            let kinds = match &pattern {
+                Some(_) => [Kind::Request, Kind::Response, Kind::Response, Kind::Broadcast],
+                None => [Kind::Message; 4],
+            };
+            for (name, kind) in names.iter().chain(&pattern).zip(kinds) {
+                self.inbound.route(name.clone(), Route { namespace: namespace.clone(), channels: channels.clone(), kind });
             }
             // Whoever is counted as listening to requests has to hear broadcasts and be able to answer.
-            self.connection.psubscribe(&pattern).await?;
+            if let Some(pattern) = &pattern {
+                self.connection.psubscribe(pattern).await?;
+            }
             self.connection.subscribe(&names).await?;
             self.subscribed.insert(namespace);
         }
         Ok(())
     }
 
-    /// The channels that are no pattern.
-    fn direct(&self, channels: &Channels) -> [String; 3] {
-        [channels.request(), channels.response(), channels.response_to(self.redis.uid())]
+    /// What is listened to for a namespace.
+    fn heard(&self, channels: &Channels) -> Heard {
+        let (all, one) = (self.redis.all(channels), self.redis.one(channels, self.redis.uid()));
+        match &self.redis.streams {
+            Some(_) => Heard { pattern: None, names: vec![all, one] },
+            None => Heard { pattern: Some(channels.pattern()), names: vec![all, channels.response(), one] },
+        }
+    }
+}
+
+/// What is listened to for one namespace.
+struct Heard {
+    /// Where broadcasts come, unless they come through a stream.
+    pattern: Option<String>,
+    names: Vec<String>,
+}
+
+/// What is to be written to streams, as soon as there is something.
+async fn next_entries(redis: &Redis) -> Vec<(usize, streams::Fields)> {
+    match &redis.streams {
+        Some(streams) => streams.backlog.next().await,
+        None => pending().await,
     }
 }
 

@@ -11,8 +11,9 @@ mod options;
 mod outbox;
 mod questions;
 mod redis;
+mod streams;
 pub mod wire;
 
 pub use emitter::{Emission, Emitter, EmitterError};
-pub use options::Options;
+pub use options::{Options, Protocol};
 pub use redis::{Redis, UrlError};

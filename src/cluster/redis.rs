@@ -3,10 +3,11 @@
 use super::inbound::Inbound;
 use super::link;
 use super::members::{Expected, Member, Members};
-use super::options::Options;
+use super::options::{Options, Protocol};
 use super::outbox::{Outbox, Publication};
 use super::questions::{Question, Questions};
-use super::wire::{Answer, Bounds, Broadcast, Channels, Request, WireError, Wish};
+use super::streams::Streams;
+use super::wire::{Answer, Bounds, Broadcast, Channels, Entry, Message, Request, WireError, Wish};
 use crate::engine::Entropy;
 use crate::hub::{Action, Adapter, AdapterError, Asked, ClusterReply, Flags, Missing, RemoteAck, Room, SocketIo, Target};
 use crate::metrics::Metrics;
@@ -16,6 +17,7 @@ use crate::protocol::sio::Args;
 use crate::reminder::Reminder;
 use ::redis::aio::MultiplexedConnection;
 use bytestring::ByteString;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -54,6 +56,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct Redis {
     pub(super) client: ::redis::Client,
     pub(super) outbox: Outbox,
+    /// Of a cluster over streams.
+    pub(super) streams: Option<Arc<Streams>>,
     pub(super) namespaces: Namespaces,
     /// For what is asked of Redis itself, while there is one.
     pub(super) connection: Mutex<Option<MultiplexedConnection>>,
@@ -94,10 +98,13 @@ impl Redis {
     pub fn new(options: &Options, limits: &Limits) -> Result<Arc<Self>, UrlError> {
         let client = link::client(&options.url).map_err(UrlError)?;
         let metrics = Arc::new(Metrics::default());
+        let is_over_streams = options.adapter == Protocol::RedisStreams;
+        let streams = is_over_streams.then(|| Arc::new(Streams::new(options, limits.cluster_outbox_bytes, Arc::clone(&metrics))));
         let bounds = Bounds { bytes: limits.cluster_message_bytes, rooms: limits.cluster_rooms, attachments: usize::MAX };
         Ok(Arc::new(Self {
             client,
             outbox: Outbox::new(limits.cluster_outbox_bytes, Arc::clone(&metrics)),
+            streams,
             namespaces: Namespaces::default(),
             connection: Mutex::default(),
             members: Mutex::default(),
@@ -105,7 +112,7 @@ impl Redis {
             is_connected: watch::Sender::new(false),
             leaving: CancellationToken::new(),
             gone: CancellationToken::new(),
-            uid: uid(),
+            uid: if is_over_streams { hexadecimal() } else { uid() },
             node: OnceLock::new(),
             options: options.clone(),
             bounds,
@@ -154,9 +161,34 @@ impl Redis {
         Channels::new(&self.options.prefix, namespace.clone())
     }
 
-    fn request(&self, channels: &Channels, body: Wish<'_>) {
-        let request = Request { sender: Some(self.uid.as_str().into()), id: None, body };
-        self.publish(channels.request(), request.encode(&self.bounds));
+    /// Where all nodes hear what is asked in a namespace.
+    pub(super) fn all(&self, channels: &Channels) -> String {
+        if self.streams.is_some() { channels.broadcast() } else { channels.request() }
+    }
+
+    /// Where one node alone hears what it is answered.
+    pub(super) fn one(&self, channels: &Channels, uid: &str) -> String {
+        if self.streams.is_some() { channels.room(uid) } else { channels.response_to(uid) }
+    }
+
+    /// `false` says that it was not sent.
+    fn request(&self, channels: &Channels, id: Option<&str>, body: Wish<'_>) -> bool {
+        let request = Request { sender: Some(self.uid.as_str().into()), id: id.map(Into::into), body };
+        let message = match &self.streams {
+            Some(_) => Message::request(channels.namespace(), &request, &self.bounds),
+            None => request.encode(&self.bounds),
+        };
+        self.publish(self.all(channels), message)
+    }
+
+    /// Writes to the stream of a namespace what is for one; `false` says that this is not.
+    fn write(&self, streams: &Streams, namespace: &ByteString, action: Action<'_>) -> bool {
+        match Entry::of(&self.uid, namespace, action, &self.bounds) {
+            Ok(None) => return false,
+            Ok(Some(entry)) => drop(streams.backlog.push(streams.place(namespace), &entry)),
+            Err(error) => self.refused(namespace, error),
+        }
+        true
     }
 
     /// `false` says that it was not sent.
@@ -164,12 +196,16 @@ impl Redis {
         match payload {
             Ok(payload) => self.outbox.push(Publication { channel, payload }),
             Err(error) => {
-                self.metrics.cluster_unsent.inc();
-                if self.too_long.is_due(Instant::now()) {
-                    tracing::warn!(channel, "a message was not sent to the other nodes: {error}");
-                }
+                self.refused(&channel, error);
                 false
             }
+        }
+    }
+
+    fn refused(&self, place: &str, error: WireError) {
+        self.metrics.cluster_unsent.inc();
+        if self.too_long.is_due(Instant::now()) {
+            tracing::warn!(place, "a message was not sent to the other nodes: {error}");
         }
     }
 
@@ -185,8 +221,7 @@ impl Redis {
         let question = self.questions.open(uid(), deadline);
         // Who listens now will hear it.
         let Some((expected, _)) = self.listeners(&channels).await else { return away() };
-        let request = Request { sender: Some(self.uid.as_str().into()), id: Some(question.id.as_str().into()), body };
-        if !self.publish(channels.request(), request.encode(&self.bounds)) {
+        if !self.request(&channels, Some(&question.id), body) {
             return away();
         }
         question.gather(expected, read).await
@@ -197,9 +232,9 @@ impl Redis {
         let mut connection = self.connection.lock().expect(UNPOISONED).clone()?;
         let members = self.members.lock().expect(UNPOISONED).clone();
         let mut count = ::redis::cmd("PUBSUB");
-        count.arg("NUMSUB").arg(channels.request());
+        count.arg("NUMSUB").arg(self.all(channels));
         for uid in members.uids() {
-            count.arg(channels.response_to(uid));
+            count.arg(self.one(channels, uid));
         }
         let counts: Vec<(String, usize)> = count.query_async(&mut connection).await.ok()?;
         let counts: Vec<usize> = counts.into_iter().map(|(_, count)| count).collect();
@@ -228,19 +263,22 @@ impl Adapter for Redis {
     }
 
     fn tell(&self, namespace: &ByteString, action: Action<'_>) {
-        let channels = self.channels(namespace);
-        match action {
-            Action::ServerSideEmit { event, args } => self.request(&channels, Wish::ServerSideEmit(event.into(), args.clone())),
-            Action::Join { target, rooms } => self.request(&channels, Wish::Join(target.clone(), rooms.to_owned())),
-            Action::Leave { target, rooms } => self.request(&channels, Wish::Leave(target.clone(), rooms.to_owned())),
-            Action::Disconnect { target, close } => self.request(&channels, Wish::Disconnect(target.clone(), close)),
-            Action::Emit { target, flags, event, args } => {
-                self.publish(
-                    channels.of(target),
-                    Broadcast::encode(&self.uid, namespace, target, flags, event, args, &self.bounds),
-                );
-            }
+        if self.streams.as_ref().is_some_and(|streams| self.write(streams, namespace, action)) {
+            return;
         }
+        let channels = self.channels(namespace);
+        let wish = match action {
+            Action::ServerSideEmit { event, args } => Wish::ServerSideEmit(event.into(), args.clone()),
+            Action::Join { target, rooms } => Wish::Join(target.clone(), rooms.to_owned()),
+            Action::Leave { target, rooms } => Wish::Leave(target.clone(), rooms.to_owned()),
+            Action::Disconnect { target, close } => Wish::Disconnect(target.clone(), close),
+            Action::Emit { target, flags, event, args } => {
+                let message = Broadcast::encode(&self.uid, namespace, target, flags, event, args, &self.bounds);
+                self.publish(channels.of(target), message);
+                return;
+            }
+        };
+        self.request(&channels, None, wish);
     }
 
     fn fetch(self: Arc<Self>, namespace: &ByteString, target: &Target) -> Asked<ClusterReply<Vec<Box<RawValue>>>> {
@@ -252,6 +290,11 @@ impl Adapter for Redis {
     }
 
     fn rooms(self: Arc<Self>, namespace: &ByteString) -> Asked<ClusterReply<Vec<Room>>> {
+        if self.streams.is_some() {
+            // There is no such question in a cluster over streams: the rooms are those of the sockets.
+            let fetched = self.fetch(namespace, &Target::default());
+            return Box::pin(async { fetched.await.map(|sockets| sockets.iter().flat_map(|socket| rooms_of(socket)).collect()) });
+        }
         let asked = self.ask(namespace.clone(), Wish::AllRooms, |answer| match answer {
             Answer::Rooms(rooms) => Some(rooms),
             _ => None,
@@ -279,8 +322,20 @@ impl Adapter for Redis {
         let deadline = tokio::time::Instant::now().checked_add(timeout).unwrap_or_else(far);
         let question = self.questions.open(uid(), deadline);
         // What is sent next is not to overtake it, so it leaves before anybody waits.
-        let request = Request::encode_broadcast((&self.uid, &question.id), namespace, target, flags, (event, args), &self.bounds);
-        let is_sent = self.publish(channels.request(), request);
+        let ids = (&*self.uid, &*question.id);
+        let message = match &self.streams {
+            // The reference gives up at that time, and so needs one.
+            Some(_) => Message::broadcast(
+                ids,
+                namespace,
+                target,
+                &Flags { timeout: Some(timeout), ..*flags },
+                (event, args),
+                &self.bounds,
+            ),
+            None => Request::encode_broadcast(ids, namespace, target, flags, (event, args), &self.bounds),
+        };
+        let is_sent = self.publish(self.all(&channels), message);
         Box::pin(async move {
             let listeners = if is_sent { self.listeners(&channels).await } else { None };
             let missing = match listeners {
@@ -300,10 +355,7 @@ impl Adapter for Redis {
     ) -> Asked<ClusterReply<Vec<Args>>> {
         let body = Wish::ServerSideEmit(event.into(), args.clone());
         Box::pin(self.ask(namespace.clone(), body, |answer| match answer {
-            Answer::ServerSide(value) => {
-                let list = value.map_or_else(|| "[null]".to_owned(), |value| format!("[{}]", value.get()));
-                Some(Args::from_raw(&list, Vec::new()).expect("a value in brackets is a list"))
-            }
+            Answer::ServerSide(args) => Some(args),
             _ => None,
         }))
     }
@@ -333,6 +385,15 @@ async fn pass_on(mut question: Question, mut expected: Expected, acks: &Unbounde
         }
     }
     expected.into()
+}
+
+/// The rooms that a socket is told to be in.
+fn rooms_of(socket: &RawValue) -> Vec<Room> {
+    #[derive(Deserialize)]
+    struct Told {
+        rooms: Vec<Room>,
+    }
+    serde_json::from_str(socket.get()).map_or_else(|_| Vec::new(), |Told { rooms }| rooms)
 }
 
 fn flat<T>(reply: ClusterReply<Vec<Vec<T>>>) -> ClusterReply<Vec<T>> {
@@ -368,6 +429,11 @@ impl Namespaces {
 }
 
 const UNPOISONED: &str = "no code that can panic runs under this lock";
+
+/// Sixteen characters, as the reference has them in a cluster over streams.
+fn hexadecimal() -> String {
+    format!("{:016x}", Entropy::default().bits() as u64)
+}
 
 /// Six characters, as the reference has them.
 fn uid() -> String {

@@ -164,6 +164,11 @@ impl<T> ClusterReply<T> {
         }
     }
 
+    /// Makes something else of the value.
+    pub(crate) fn map<U>(self, make: impl FnOnce(T) -> U) -> ClusterReply<U> {
+        ClusterReply { value: make(self.value), answered: self.answered, missing: self.missing }
+    }
+
     /// Adds what other nodes say to what is known already.
     pub(super) fn add<U>(&mut self, other: ClusterReply<U>, join: impl FnOnce(&mut T, U)) {
         join(&mut self.value, other.value);

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
-use stickyport::cluster::{self, Redis};
+use stickyport::cluster::{self, Protocol, Redis};
 use stickyport::engine::{Application, Connection, Session};
 use stickyport::http::client_address::Networks;
 use stickyport::hub::{
@@ -55,17 +55,31 @@ struct AdapterOptions {
     key: Option<String>,
     requests_timeout: Option<f64>,
     publish_on_specific_response_channel: bool,
+    channel_prefix: Option<String>,
+    stream_name: Option<String>,
+    stream_count: Option<usize>,
+    max_len: Option<usize>,
+    read_count: Option<usize>,
+    use_sharded_pub_sub: bool,
 }
 
 impl AdapterConfig {
     fn redis(&self) -> Result<Arc<Redis>, Box<dyn std::error::Error>> {
-        if self.kind != "redis" {
-            return Err(format!("there is no adapter of type {} yet", self.kind).into());
-        }
+        let adapter = match &*self.kind {
+            "redis" => Protocol::Redis,
+            "redis-streams" if self.opts.use_sharded_pub_sub => return Err("useShardedPubSub is not there".into()),
+            "redis-streams" => Protocol::RedisStreams,
+            kind => return Err(format!("there is no adapter of type {kind} yet").into()),
+        };
         let defaults = cluster::Options::default();
         let options = cluster::Options {
             url: self.url.clone().unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned()),
-            prefix: self.opts.key.clone().unwrap_or(defaults.prefix),
+            adapter,
+            prefix: self.opts.key.clone().or_else(|| self.opts.channel_prefix.clone()).unwrap_or(defaults.prefix),
+            stream: self.opts.stream_name.clone().unwrap_or(defaults.stream),
+            stream_count: self.opts.stream_count.unwrap_or(defaults.stream_count),
+            stream_length: self.opts.max_len.unwrap_or(defaults.stream_length),
+            stream_read: self.opts.read_count.unwrap_or(defaults.stream_read),
             request_timeout: self.opts.requests_timeout.map_or(defaults.request_timeout, millis),
             specific_response_channel: self.opts.publish_on_specific_response_channel,
         };

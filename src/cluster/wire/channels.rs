@@ -25,6 +25,11 @@ impl Channels {
         Self { prefix: prefix.to_owned(), namespace }
     }
 
+    /// Whose they are.
+    pub fn namespace(&self) -> &ByteString {
+        &self.namespace
+    }
+
     /// `<prefix>#<namespace>#`
     pub fn broadcast(&self) -> String {
         format!("{}#{}#", self.prefix, self.namespace)
@@ -38,7 +43,7 @@ impl Channels {
         }
     }
 
-    /// `<prefix>#<namespace>#<room>#`
+    /// `<prefix>#<namespace>#<room>#`; of a cluster over streams what one node alone hears, by its name.
     pub fn room(&self, room: &str) -> String {
         format!("{}#{}#{room}#", self.prefix, self.namespace)
     }

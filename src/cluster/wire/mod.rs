@@ -5,6 +5,8 @@
 
 mod broadcast;
 mod channels;
+mod entry;
+mod message;
 mod request;
 mod response;
 #[cfg(test)]
@@ -12,7 +14,8 @@ mod testing;
 
 pub use broadcast::Broadcast;
 pub use channels::{Channels, Heard};
-pub(in crate::cluster) use request::plain;
+pub use entry::{Deed, Entry, SENDER, StatedEvent};
+pub use message::{Message, Said};
 pub use request::{AckedBroadcast, Request, Wish};
 pub use response::{Answer, Response};
 

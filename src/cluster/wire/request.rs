@@ -62,7 +62,11 @@ pub struct AckedBroadcast<'a> {
     packet: Packet<'a>,
 }
 
-impl AckedBroadcast<'_> {
+impl<'a> AckedBroadcast<'a> {
+    pub(super) const fn new(scope: Scope, packet: Packet<'a>) -> Self {
+        Self { scope, packet }
+    }
+
     /// The namespace that it is for.
     pub fn namespace(&self) -> ByteString {
         self.packet.namespace()
@@ -284,7 +288,7 @@ fn named(list: &RawValue) -> Result<(ByteString, Args), WireError> {
 }
 
 /// A name, if there is one, and arguments as JSON, where bytes are as Node's `Buffer` shows them.
-pub(in crate::cluster) fn plain(name: Option<&str>, args: &Args, bounds: &Bounds) -> Result<Box<RawValue>, WireError> {
+pub(super) fn plain(name: Option<&str>, args: &Args, bounds: &Bounds) -> Result<Box<RawValue>, WireError> {
     let bytes: usize = args.attachments().iter().map(Bytes::len).sum();
     // As text each of them takes up to four, and one that is named twice is there twice.
     if bytes > bounds.bytes / 4 {

@@ -1,6 +1,6 @@
 //! What a node answers: JSON, but for an acknowledgement, which may hold bytes and is msgpack.
 
-use super::request::{SERVER_SIDE_EMIT, raw, rooms, string};
+use super::request::{SERVER_SIDE_EMIT, plain, raw, rooms, string};
 use super::{Bounds, WireError, head, members};
 use crate::hub::Room;
 use crate::protocol::sid::SocketId;
@@ -34,8 +34,8 @@ pub enum Answer {
     Sockets(Vec<Box<RawValue>>),
     /// The rooms that somebody is in.
     Rooms(Vec<Room>),
-    /// The one value with which a server acknowledges; none, if it has nothing to say.
-    ServerSide(Option<Box<RawValue>>),
+    /// What a server acknowledges with: the first value counts.
+    ServerSide(Args),
     /// How many sockets were sent an event that they are to acknowledge.
     ClientCount(u64),
     /// One of them has acknowledged with this value; the reference does not say which.
@@ -49,7 +49,7 @@ impl PartialEq for Answer {
             (Self::Done, Self::Done) => true,
             (Self::Sockets(a), Self::Sockets(b)) => texts(a) == texts(b),
             (Self::Rooms(a), Self::Rooms(b)) => a == b,
-            (Self::ServerSide(a), Self::ServerSide(b)) => texts(a.as_slice()) == texts(b.as_slice()),
+            (Self::ServerSide(a), Self::ServerSide(b)) => a == b,
             (Self::ClientCount(a), Self::ClientCount(b)) => a == b,
             (Self::Ack(a, x), Self::Ack(b, y)) => (a, x) == (b, y),
             _ => false,
@@ -95,9 +95,9 @@ impl<'a> Response<'a> {
             Answer::Done => {}
             Answer::Sockets(sockets) => json.sockets = Some(sockets.clone()),
             Answer::Rooms(rooms) => json.rooms = Some(raw(rooms)),
-            Answer::ServerSide(value) => {
+            Answer::ServerSide(args) => {
                 json.kind = Some(SERVER_SIDE_EMIT);
-                json.data.clone_from(value);
+                json.data = first(args, bounds)?;
             }
             Answer::ClientCount(count) => {
                 json.kind = Some(CLIENT_COUNT);
@@ -144,7 +144,7 @@ impl<'a> Response<'a> {
         }
         let json: Json<'a> = serde_json::from_slice(message).map_err(|_| WireError::Malformed)?;
         let body = match (json.kind, json.sockets, json.rooms) {
-            (Some(SERVER_SIDE_EMIT), ..) => Answer::ServerSide(json.data),
+            (Some(SERVER_SIDE_EMIT), ..) => Answer::ServerSide(only(json.data)),
             (Some(CLIENT_COUNT), ..) => Answer::ClientCount(json.client_count.ok_or(WireError::Malformed)?),
             (Some(_), ..) => return Err(WireError::Malformed),
             (None, Some(sockets), _) => Answer::Sockets(sockets),
@@ -178,6 +178,19 @@ impl<'a> Response<'a> {
             _ => Err(WireError::Malformed),
         }
     }
+}
+
+/// The first argument, in which bytes are as Node's `Buffer` shows them.
+fn first(args: &Args, bounds: &Bounds) -> Result<Option<Box<RawValue>>, WireError> {
+    let list = plain(None, args, bounds)?;
+    let values: Vec<&RawValue> = serde_json::from_str(list.get()).expect("a list");
+    Ok(values.first().map(|first| (*first).to_owned()))
+}
+
+/// A value as arguments, null if there is none.
+fn only(value: Option<Box<RawValue>>) -> Args {
+    let list = value.map_or_else(|| "[null]".to_owned(), |value| format!("[{}]", value.get()));
+    Args::from_raw(&list, Vec::new()).expect("a value in brackets is a list")
 }
 
 #[cfg(test)]
@@ -232,7 +245,7 @@ mod tests {
                 0 => Answer::Done,
                 1 => Answer::Sockets(texts.iter().map(|text| raw(text).into_owned()).collect()),
                 2 => Answer::Rooms(names(&texts)),
-                3 => Answer::ServerSide(texts.first().map(|text| raw(text).into_owned())),
+                3 => Answer::ServerSide(only(texts.first().map(|text| raw(text).into_owned()))),
                 4 => Answer::ClientCount(count),
                 _ => Answer::Ack(texts.first().map(|id| SocketId::from(&**id)), Args::new(&Bytes::from(bytes)).expect("JSON")),
             };

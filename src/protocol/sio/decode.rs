@@ -148,7 +148,7 @@ fn decode(text: &ByteString, max_attachments: usize) -> Result<(ByteString, Body
         b'0' => Body::Connect { auth: optional(text, json, |first| first == b'{')? },
         b'1' if json.is_empty() => Body::Disconnect,
         b'2' | b'5' => {
-            let (name, args) = event(text, json)?;
+            let (name, args) = json_name_and_arguments(text, json)?;
             Body::Event { name, args, ack: id.map(|digits| ack_id(text, digits)) }
         }
         b'3' | b'6' => Body::Ack { id: id.and_then(|id| id.parse().ok()), args: acknowledgement(text, json)? },
@@ -215,8 +215,8 @@ fn ack_id(text: &ByteString, digits: &str) -> AckId {
     AckId(if digits.is_empty() { ByteString::from_static("0") } else { text.slice_ref(digits) })
 }
 
-/// An array that begins with the event's name.
-fn event(text: &ByteString, json: &str) -> Result<(ByteString, Args), DecodeError> {
+/// An array that begins with the event's name; `json` is a part of `text`.
+pub(crate) fn json_name_and_arguments(text: &ByteString, json: &str) -> Result<(ByteString, Args), DecodeError> {
     let (first, len) = array::<&RawValue>(json).map_err(|_| DecodeError::InvalidPayload)?;
     let first = first.ok_or(DecodeError::InvalidPayload)?.get();
     let name = event_name(text, first).filter(|name| !is_reserved(name)).ok_or(DecodeError::InvalidPayload)?;

@@ -12,6 +12,7 @@ mod serialize;
 pub(crate) mod transcode;
 
 pub use args::{Args, ArgsError};
+pub(crate) use decode::json_name_and_arguments;
 pub use decode::{DecodeError, Decoder};
 pub(crate) use msgpack::{arguments, name_and_arguments};
 pub use packet::{AckId, Body, Packet};

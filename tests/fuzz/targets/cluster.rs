@@ -1,7 +1,8 @@
 //! What other nodes of a cluster say: what is read is written in one way, which reads the same.
 
 use bytes::Bytes;
-use stickyport::cluster::wire::{Bounds, Broadcast, Request, Response, Wish};
+use stickyport::cluster::wire::{Bounds, Broadcast, Deed, Entry, Message, Request, Response, Said, Wish};
+use stickyport::hub::Action;
 
 const BOUNDS: Bounds = Bounds { bytes: 1 << 20, rooms: 50, attachments: 10 };
 
@@ -41,4 +42,53 @@ pub fn response(data: &[u8]) {
     let Ok(read) = Response::decode(&message, &BOUNDS) else { return };
     let Ok(written) = read.encode(&BOUNDS).map(Bytes::from) else { return };
     assert_eq!(Response::decode(&written, &BOUNDS), Ok(read));
+}
+
+/// What a node of a cluster over streams asks or answers.
+pub fn message(data: &[u8]) {
+    let Some(written) = message_again(&Bytes::copy_from_slice(data)) else { return };
+    assert_eq!(message_again(&written).as_ref(), Some(&written));
+}
+
+fn message_again(message: &Bytes) -> Option<Bytes> {
+    let read = Message::decode(message, &BOUNDS).ok()?;
+    let namespace = read.namespace.clone();
+    let again = match read.said(&BOUNDS).ok()? {
+        Said::Response(response) => Message::response(&namespace, &response, &BOUNDS),
+        Said::Request(Request { sender, id, body: Wish::Broadcast(broadcast) }) => {
+            let (event, args) = broadcast.event(&BOUNDS).ok()?;
+            let (target, flags) = (&broadcast.scope.target, &broadcast.scope.flags);
+            let ids = (sender.as_deref().unwrap_or_default(), id.as_deref()?);
+            Message::broadcast(ids, &namespace, target, flags, (&event, &args), &BOUNDS)
+        }
+        Said::Request(request) => Message::request(&namespace, &request, &BOUNDS),
+    };
+    again.ok().map(Bytes::from)
+}
+
+/// What is in a stream: its kind in one byte, and its data.
+pub fn entry(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let fields = [("uid", "a"), ("nsp", "/")].map(|(name, value)| (name, Bytes::from(value)));
+    let kind = Bytes::copy_from_slice(std::slice::from_ref(kind));
+    let Some(written) =
+        entry_again(&[fields[0].clone(), fields[1].clone(), ("type", kind), ("data", Bytes::copy_from_slice(data))])
+    else {
+        return;
+    };
+    assert_eq!(entry_again(&written).as_ref(), Some(&written));
+}
+
+fn entry_again(fields: &[(&'static str, Bytes); 4]) -> Option<[(&'static str, Bytes); 4]> {
+    let entry = Entry::read(fields.iter().map(|(name, value)| (name.as_bytes(), value.clone())), &BOUNDS).ok()?;
+    let of = |action| Some(Entry::of(&entry.sender, &entry.namespace, action, &BOUNDS).ok()??.fields());
+    match entry.deed(&BOUNDS).ok()? {
+        Deed::Emit(stated) => {
+            let (event, args) = stated.event(&BOUNDS).ok()?;
+            of(Action::Emit { target: &stated.scope.target, flags: &stated.scope.flags, event: &event, args: &args })
+        }
+        Deed::Join(target, rooms) => of(Action::Join { target: &target, rooms: &rooms }),
+        Deed::Leave(target, rooms) => of(Action::Leave { target: &target, rooms: &rooms }),
+        Deed::Disconnect(target, close) => of(Action::Disconnect { target: &target, close }),
+    }
 }

@@ -43,6 +43,8 @@ pub const TARGETS: &[Target] = &[
     ("cluster_broadcast", cluster::broadcast),
     ("cluster_request", cluster::request),
     ("cluster_response", cluster::response),
+    ("cluster_message", cluster::message),
+    ("cluster_entry", cluster::entry),
 ];
 
 /// Runs the target of that name.

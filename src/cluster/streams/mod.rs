@@ -1,0 +1,90 @@
+//! What the nodes write to streams and read from them: how nothing is lost while Redis is away, and how each hears everything in one order.
+//!
+//! What this node writes waits in a [`Backlog`] until it is read again, like what the others write. So what became of it is known even if Redis went away
+//! while it was being written.
+
+mod backlog;
+mod id;
+mod reader;
+
+pub(super) use backlog::{Backlog, Fields};
+pub(super) use id::Id;
+
+use super::options::Options;
+use crate::metrics::Metrics;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+/// The streams of a cluster.
+#[derive(Debug)]
+pub(super) struct Streams {
+    keys: Vec<String>,
+    count: i32,
+    pub(super) length: usize,
+    read_at_once: usize,
+    pub(super) backlog: Backlog,
+    /// The last entry of each that was read.
+    places: Mutex<Vec<Option<Id>>>,
+    /// How Redis knew the connection over which entries were written last.
+    writer: AtomicI64,
+}
+
+impl Streams {
+    pub(super) fn new(options: &Options, limit: usize, metrics: Arc<Metrics>) -> Self {
+        let count = i32::try_from(options.stream_count).unwrap_or(i32::MAX).max(1);
+        let name = &options.stream;
+        // The reference's remainder may be below 0; what it writes there it does not read.
+        let keys =
+            if count == 1 { vec![name.clone()] } else { (1 - count..count).map(|index| format!("{name}-{index}")).collect() };
+        let backlog = Backlog::new(keys.len(), limit, metrics);
+        Self {
+            places: vec![None; keys.len()].into(),
+            keys,
+            count,
+            length: options.stream_length,
+            read_at_once: options.stream_read,
+            backlog,
+            writer: AtomicI64::new(0),
+        }
+    }
+
+    pub(super) fn keys(&self) -> &[String] {
+        &self.keys
+    }
+
+    /// Which of the streams is a namespace's.
+    pub(super) fn place(&self, namespace: &str) -> usize {
+        let hash = namespace.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
+        usize::try_from(hash % self.count + self.count - 1).expect("above 0")
+    }
+
+    /// Who writes from now on, and who has before.
+    pub(super) fn writes(&self, connection: i64) -> Option<i64> {
+        Some(self.writer.swap(connection, Relaxed)).filter(|former| *former != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_its_stream_as_in_the_reference() {
+        let streams = |stream_count| Streams::new(&Options { stream_count, ..Options::default() }, 0, Arc::default());
+        let key = |count, namespace| {
+            let streams = streams(count);
+            streams.keys()[streams.place(namespace)].clone()
+        };
+        // As JavaScript has it: "/foo".split("").reduce((hash, c) => (hash * 31 + c.charCodeAt(0)) | 0, 0) % 3
+        for (count, namespace, expected) in [
+            (1, "/", "socket.io"),
+            (1, "/long enough for a hash below zero", "socket.io"),
+            (3, "/", "socket.io-2"),
+            (3, "/tenants", "socket.io-0"),
+            (3, "/é", "socket.io-1"),
+            (3, "/live-scores", "socket.io--1"),
+        ] {
+            assert_eq!(key(count, namespace), expected, "{namespace}");
+        }
+    }
+}
