@@ -1,8 +1,10 @@
 //! The command line: what it says, what it prints, and the exit codes that others may count on.
 
 mod emit;
+mod nodes;
 
 use crate::check::{self, Inputs};
+use crate::cluster;
 use crate::config::{self, Config, Flag, Loaded, Sources};
 use crate::http::listen::ListenError;
 use clap::{Args, Parser, Subcommand};
@@ -85,6 +87,8 @@ enum Command {
     Check(Check),
     /// Send an event to the clients of a cluster (redis.url); no server is started for it
     Emit(emit::Emit),
+    /// Print the instances of a cluster (redis.url): number, address, state and load of each
+    Nodes(nodes::Nodes),
 }
 
 #[derive(Debug, Default, Args)]
@@ -213,6 +217,30 @@ impl Settings {
         let named = named.into_iter().filter_map(|(key, text)| Some(flag(format!("--{key}"), key, text?)));
         Config::load(Sources { file: self.config, environment: std::env::vars_os().collect(), flags: set.chain(named).collect() })
     }
+
+    /// The settings of the cluster for a command that speaks to it; what is wrong has been said.
+    fn cluster(self) -> Result<cluster::Options, Exit> {
+        let loaded = self.load().map_err(|error| {
+            error.problems.iter().for_each(|problem| complain(&problem.to_string()));
+            Exit::Configuration
+        })?;
+        if loaded.config.redis.url.is_empty() {
+            complain("redis.url is not set, and without it there is no cluster");
+            return Err(Exit::Configuration);
+        }
+        Ok(loaded.config.redis)
+    }
+}
+
+/// Does what has to wait, for a command that is no server.
+fn wait_for<T>(work: impl Future<Output = T>) -> Result<T, Exit> {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => Ok(runtime.block_on(work)),
+        Err(error) => {
+            complain(&format!("cannot start the runtime: {error}"));
+            Err(Exit::System)
+        }
+    }
 }
 
 /// Does what the command line asks for, except for serving: for that it hands back the configuration.
@@ -236,6 +264,7 @@ pub fn start(arguments: impl IntoIterator<Item = OsString>) -> Result<Loaded, Ex
         None => load(cli.settings),
         Some(Command::Serve(settings)) => load(cli.settings.then(settings)),
         Some(Command::Emit(emit)) => Err(emit.run(cli.settings)),
+        Some(Command::Nodes(nodes)) => Err(nodes.run(cli.settings)),
         Some(Command::Check(check)) => Err(check.run(cli.settings)),
         Some(Command::PrintConfig(settings)) => Err(show(&load(cli.settings.then(settings))?, Config::to_toml)),
         Some(Command::CheckConfig(settings)) => Err(show(&load(cli.settings.then(settings))?, summary)),

@@ -126,6 +126,8 @@ metrics! {
     refused_protocol_version: Counter,
     /// Handshakes refused while draining.
     refused_draining: Counter,
+    /// Handshakes refused while another node has this one's number.
+    refused_number_taken: Counter,
     /// Limit reached: sessions.
     limit_sessions: Counter,
     /// Limit reached: sessions of one address.
@@ -196,6 +198,8 @@ metrics! {
     handler_panics: Counter,
     /// 1 while a Redis is set and cannot be reached.
     redis_down: Gauge,
+    /// 1 while a live node at another address has this one's number.
+    node_conflict: Gauge,
     /// Messages sent to the other nodes of the cluster.
     cluster_published: Counter,
     /// Messages for the other nodes that were not sent: Redis was away or took too long, or they were too long.

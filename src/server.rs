@@ -2,8 +2,8 @@
 
 use crate::cluster::Redis;
 use crate::current::Current;
-use crate::engine::Engine;
 use crate::engine::stream::Stream;
+use crate::engine::{Engine, Hold};
 use crate::http::client_address::Networks;
 use crate::http::cors::Cors;
 use crate::http::metrics::Page;
@@ -20,6 +20,7 @@ use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -171,6 +172,13 @@ impl Server {
         for listener in listeners.http.iter().chain(&listeners.own) {
             info!(%listener, instance = self.instance, "listening");
         }
+        if let Some((redis, _)) = &self.cluster {
+            if let Some(own) = listeners.own.iter().find_map(Listener::address) {
+                redis.listens(own);
+            }
+            // Before anybody asks.
+            self.engine.hold(redis.hold().borrow().clone());
+        }
         let engine_io = Arc::new(EngineIo::new(Arc::clone(&self.engine), self.cors, self.trusted_proxies));
         let metrics = Page::new(Arc::clone(self.engine.metrics()), self.instance, self.engine.node(), SystemTime::now());
         let own = Arc::new(own::Routes::new(Arc::clone(&engine_io), metrics, self.metrics_allow, self.fallback));
@@ -199,11 +207,15 @@ impl Server {
         }
 
         let member = self.cluster.map(|(redis, io)| {
+            let hold = AbortOnDropHandle::new(tokio::spawn(heed(redis.hold(), Arc::clone(&self.engine))));
             tokio::spawn(Arc::clone(&redis).run(io));
-            redis
+            (redis, hold)
         });
 
         shutdown.reached(Phase::Draining).await;
+        if let Some((redis, _)) = &member {
+            redis.drain();
+        }
         finish_shared.cancel();
         if shutdown.phase() == Phase::Draining {
             info!(sessions = self.engine.len(), over = ?self.drain_timeout, "draining");
@@ -238,10 +250,21 @@ impl Server {
             );
         }
         // Last, for the sake of what handlers have said of those who went.
-        if let Some(redis) = member {
+        if let Some((redis, _hold)) = member {
             redis.leave().await;
         }
         drop(leaving);
+    }
+}
+
+/// Keeps the engine from being ready as long as the cluster does.
+async fn heed(mut hold: watch::Receiver<Option<Hold>>, engine: Arc<Engine>) {
+    loop {
+        let now = hold.borrow_and_update().clone();
+        engine.hold(now);
+        if hold.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -39,17 +39,10 @@ pub(super) struct Emit {
 
 impl Emit {
     pub(super) fn run(self, before: Settings) -> Exit {
-        let options = match before.then(self.settings).load() {
-            Ok(loaded) => loaded.config.redis,
-            Err(error) => {
-                error.problems.iter().for_each(|problem| complain(&problem.to_string()));
-                return Exit::Configuration;
-            }
+        let options = match before.then(self.settings).cluster() {
+            Ok(options) => options,
+            Err(exit) => return exit,
         };
-        if options.url.is_empty() {
-            complain("redis.url is not set, and without it there is no cluster to speak to");
-            return Exit::Configuration;
-        }
         let args = Arguments::from_raw(&format!("[{}]", self.args.join(",")), Vec::new()).expect("each of them is JSON");
         let emit = async {
             let mut sockets = Emitter::connect(&options).await?.of(&self.namespace).to(self.room).except(self.except);
@@ -58,16 +51,10 @@ impl Emit {
             }
             sockets.emit(&self.event, args).await
         };
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                complain(&format!("cannot start the runtime: {error}"));
-                return Exit::System;
-            }
-        };
-        match runtime.block_on(emit) {
-            Ok(servers) => print(&format!("{servers} servers heard it\n")),
-            Err(error) => {
+        match super::wait_for(emit) {
+            Err(exit) => exit,
+            Ok(Ok(servers)) => print(&format!("{servers} servers heard it\n")),
+            Ok(Err(error)) => {
                 complain(&chain(&error));
                 match error {
                     EmitterError::Event(EmitError::Reserved(_)) | EmitterError::Url(_) => Exit::Configuration,

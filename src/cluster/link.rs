@@ -1,7 +1,7 @@
 //! The connection to Redis: made, kept, and made again, with what is subscribed to and what is published over it.
 
 use super::inbound::{Inbound, Kind, Route};
-use super::members::{LIFETIME, MEMORY, Members};
+use super::members::{self, LIFETIME, MEMORY, Members};
 use super::outbox::Publication;
 use super::redis::Redis;
 use super::streams::{self, Streams};
@@ -76,7 +76,10 @@ pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
                     Err(error) => error,
                 }
             }
-            Err(error) => error,
+            Err(error) => {
+                redis.registry.is_unknown();
+                error
+            }
         };
         if unreachable.is_due(Instant::now()) {
             tracing::warn!(address, "Redis is away; what is sent reaches this node only: {error}");
@@ -145,12 +148,14 @@ impl<'a> Session<'a> {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // For something to publish or to write, for namespaces that come and go, for the time to ask whether Redis is there, for its end, and for ours.
+            // For something to publish or to write, for namespaces that come and go, for the time to ask whether Redis is there, for news of this node, for the
+            // connection's end, and for ours.
             tokio::select! {
                 batch = self.redis.outbox.next() => self.publish(&batch).await?,
                 batch = next_entries(self.redis) => self.write(batch).await?,
                 () = self.redis.namespaces.changed.notified() => self.subscribe().await?,
                 _ = beat.tick() => self.beat().await?,
+                () = self.redis.registry.changed.notified() => self.beat().await?,
                 () = self.broken.cancelled() => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
                 () = self.redis.leaving.cancelled() => return self.finish().await,
             }
@@ -159,43 +164,34 @@ impl<'a> Session<'a> {
 
     /// Gives a sign of life, and learns of the others'.
     async fn beat(&mut self) -> RedisResult<()> {
-        let (seconds, microseconds): (u64, u64) = cmd("TIME").query_async(&mut self.connection).await?;
-        let now = seconds * 1_000 + microseconds / 1_000;
-        let (key, name) = self.redis.membership();
-        let held: RedisResult<(Vec<(String, f64)>,)> = pipe()
-            .cmd("ZADD")
-            .arg(&key)
-            .arg(now + LIFETIME.as_millis() as u64)
-            .arg(name)
-            .ignore()
-            .cmd("ZREMRANGEBYSCORE")
-            .arg(&key)
-            .arg("-inf")
-            .arg(now.saturating_sub(MEMORY.as_millis() as u64))
-            .ignore()
-            .cmd("PEXPIRE")
-            .arg(&key)
-            .arg(MEMORY.as_millis() as u64)
-            .ignore()
-            .cmd("ZRANGE")
-            .arg(&key)
-            .arg(0)
-            .arg(-1)
-            .arg("WITHSCORES")
-            .query_async(&mut self.connection)
-            .await;
-        let held = match held {
-            Ok((held,)) => held,
+        match self.sign().await {
             // Then nobody knows which of our nodes is missing, and all else goes on.
-            Err(error) if error.code() == Some("NOPERM") => {
+            Err(error) if matches!(error.code(), Some("NOPERM" | "WRONGTYPE")) => {
                 if self.redis.unknown.is_due(Instant::now()) {
-                    tracing::warn!(key, "nodes cannot tell who of them is alive: {error}");
+                    tracing::warn!("nodes cannot tell who of them is alive: {error}");
                 }
-                return Ok(());
             }
-            Err(error) => return Err(error),
-        };
-        *self.redis.members.lock().expect(UNPOISONED) = Members::new(held, now, Instant::now());
+            signed => signed?,
+        }
+        let info = self.redis.client.get_connection_info();
+        self.redis.registry.beat(&mut self.connection, info.addr(), self.redis.metrics()).await
+    }
+
+    async fn sign(&mut self) -> RedisResult<()> {
+        let now = members::now(&mut self.connection).await?;
+        let (key, name) = self.redis.membership();
+        let mut signs = pipe();
+        signs.cmd("ZADD").arg(&key).arg(now + LIFETIME.as_millis() as u64).arg(name).ignore();
+        let forgotten = now.saturating_sub(MEMORY.as_millis() as u64);
+        signs.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(forgotten).ignore();
+        signs.cmd("PEXPIRE").arg(&key).arg(MEMORY.as_millis() as u64).ignore();
+        signs.exec_async(&mut self.connection).await?;
+        let held = members::held(&mut self.connection, &key, now).await?;
+        let known = Members::new(&held, now, Instant::now());
+        if known.len() < held.len() && self.redis.unknown.is_due(Instant::now()) {
+            tracing::warn!(key, skipped = held.len() - known.len(), "entries that no node of ours has written were skipped");
+        }
+        *self.redis.members.lock().expect(UNPOISONED) = known;
         Ok(())
     }
 
@@ -217,6 +213,7 @@ impl<'a> Session<'a> {
             }
             self.publish(&batch).await?;
         }
+        self.redis.registry.leave(&mut self.connection).await?;
         let (key, name) = self.redis.membership();
         cmd("ZREM").arg(key).arg(name).exec_async(&mut self.connection).await
     }

@@ -4,12 +4,38 @@
 //! until when it counts as alive; times are Redis's, so that no two clocks are compared. Of Node's servers we know their number and nothing else.
 
 use crate::protocol::sid::Node;
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{RedisResult, cmd};
 use std::time::{Duration, Instant};
 
 /// So long a node counts as alive after a sign of life.
 pub(super) const LIFETIME: Duration = Duration::from_secs(10);
 /// So long one that gave none is remembered: as long as Redis may take to notice that its host is gone.
 pub(super) const MEMORY: Duration = Duration::from_secs(3600);
+/// So many are looked at, those first of whom one has heard last: what others write into our key is not to fill our memory.
+const MOST: usize = 1_000;
+
+/// Characters that what a node calls itself on the channels has at most.
+const UID: usize = 32;
+
+/// The key in which they give signs of life.
+pub(super) fn key(prefix: &str) -> String {
+    format!("stickyport#{prefix}#nodes")
+}
+
+/// Redis's clock, in milliseconds.
+pub(super) async fn now(connection: &mut MultiplexedConnection) -> RedisResult<u64> {
+    let (seconds, microseconds): (u64, u64) = cmd("TIME").query_async(connection).await?;
+    Ok(seconds * 1_000 + microseconds / 1_000)
+}
+
+/// What the key holds: names, and until when they count as alive.
+pub(super) async fn held(connection: &mut MultiplexedConnection, key: &str, now: u64) -> RedisResult<Vec<(Vec<u8>, f64)>> {
+    let mut range = cmd("ZREVRANGEBYSCORE");
+    // Nobody lives longer than that.
+    range.arg(key).arg(now + 2 * LIFETIME.as_millis() as u64).arg("-inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(MOST);
+    range.query_async(connection).await
+}
 
 /// A node of ours, as it stands in the key: `<node> <uid>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +43,7 @@ pub(super) struct Member {
     pub(super) node: Node,
     pub(super) uid: String,
     /// Until when it counts as alive, in Redis's milliseconds.
-    until: u64,
+    pub(super) until: u64,
 }
 
 impl Member {
@@ -25,10 +51,11 @@ impl Member {
         format!("{node} {uid}")
     }
 
-    fn read(name: &str, until: f64) -> Option<Self> {
-        let (node, uid) = name.split_once(' ')?;
+    /// `None` if it is none of ours.
+    pub(super) fn read(name: &[u8], until: f64) -> Option<Self> {
+        let (node, uid) = std::str::from_utf8(name).ok()?.split_once(' ')?;
         let node = node.parse::<u32>().ok()?.try_into().ok()?;
-        Some(Self { node, uid: uid.to_owned(), until: until as u64 })
+        (uid.len() <= UID).then(|| Self { node, uid: uid.to_owned(), until: until as u64 })
     }
 }
 
@@ -51,9 +78,14 @@ pub(super) struct Expected {
 
 impl Members {
     /// What the key holds: names, and until when they count as alive.
-    pub(super) fn new(held: Vec<(String, f64)>, redis_now: u64, now: Instant) -> Self {
-        let all = held.into_iter().filter_map(|(name, until)| Member::read(&name, until)).collect();
+    pub(super) fn new(held: &[(Vec<u8>, f64)], redis_now: u64, now: Instant) -> Self {
+        let all = held.iter().filter_map(|(name, until)| Member::read(name, *until)).collect();
         Self { all, asked: Some((redis_now, now)) }
+    }
+
+    /// How many there are, the dead included.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 
     /// All of them, the dead included.
@@ -82,13 +114,21 @@ mod tests {
     #[test]
     fn who_gives_no_sign_of_life_is_not_waited_for() {
         let start = Instant::now();
-        let held = [("0 me", 9.0), ("1 alive", 9.0), ("2 dead", 4.0), ("3 elsewhere", 9.0), ("rubbish", 9.0), ("x y", 9.0)];
-        let held = held.map(|(name, seconds)| (name.to_owned(), seconds * 1e3)).to_vec();
-        let members = Members::new(held, 5_000, start);
-        assert_eq!(members.uids().collect::<Vec<_>>(), ["me", "alive", "dead", "elsewhere"]);
+        let held = [
+            ("0 myself", 9.0),
+            ("1 alive1", 9.0),
+            ("2 dead-2", 4.0),
+            ("3 away-3", 9.0),
+            ("rubbish", 9.0),
+            ("x alive1", 9.0),
+            ("4 0123456789abcdef0123456789abcdef0", 9.0),
+        ];
+        let held = held.map(|(name, seconds)| (name.into(), seconds * 1e3));
+        let members = Members::new(&held, 5_000, start);
+        assert_eq!(members.uids().collect::<Vec<_>>(), ["myself", "alive1", "dead-2", "away-3"]);
         // Six listen: three of ours, of which one is dead, and three of Node's.
-        let expected = |after| members.expected("me", 6, &[1, 1, 1, 0], start + Duration::from_secs(after));
-        let alive = ("alive".to_owned(), Node::try_from(1).expect("a node"));
+        let expected = |after| members.expected("myself", 6, &[1, 1, 1, 0], start + Duration::from_secs(after));
+        let alive = ("alive1".to_owned(), Node::try_from(1).expect("a node"));
         assert_eq!(expected(0), Expected { ours: vec![alive], others: 3 });
         assert_eq!(expected(4), Expected { ours: vec![], others: 3 });
     }

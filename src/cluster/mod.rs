@@ -11,9 +11,11 @@ mod options;
 mod outbox;
 mod questions;
 mod redis;
+mod registry;
 mod streams;
 pub mod wire;
 
 pub use emitter::{Emission, Emitter, EmitterError};
 pub use options::{Options, Protocol};
 pub use redis::{Redis, UrlError};
+pub use registry::{Fleet, FleetError, NodeInfo, NodeState};

@@ -2,17 +2,17 @@
 
 use super::inbound::Inbound;
 use super::link;
-use super::members::{Expected, Member, Members};
+use super::members::{self, Expected, Member, Members};
 use super::options::{Options, Protocol};
 use super::outbox::{Outbox, Publication};
 use super::questions::{Question, Questions};
+use super::registry::{Fleet, FleetError, Registry};
 use super::streams::Streams;
 use super::wire::{Answer, Bounds, Broadcast, Channels, Entry, Message, Request, WireError, Wish};
-use crate::engine::Entropy;
+use crate::engine::{Entropy, Hold};
 use crate::hub::{Action, Adapter, AdapterError, Asked, ClusterReply, Flags, Missing, RemoteAck, Room, SocketIo, Target};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
-use crate::protocol::sid::Node;
 use crate::protocol::sio::Args;
 use crate::reminder::Reminder;
 use ::redis::aio::MultiplexedConnection;
@@ -21,7 +21,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Notify, watch};
@@ -59,7 +60,6 @@ pub struct Redis {
     /// Of a cluster over streams.
     pub(super) streams: Option<Arc<Streams>>,
     pub(super) namespaces: Namespaces,
-    /// For what is asked of Redis itself, while there is one.
     pub(super) connection: Mutex<Option<MultiplexedConnection>>,
     pub(super) members: Mutex<Members>,
     pub(super) questions: Arc<Questions>,
@@ -69,7 +69,7 @@ pub struct Redis {
     gone: CancellationToken,
     /// What this node calls itself on the channels.
     uid: String,
-    node: OnceLock<Node>,
+    pub(super) registry: Registry,
     pub(super) options: Options,
     /// For what is sent: how many binary values that has is the sender's own affair.
     bounds: Bounds,
@@ -97,8 +97,8 @@ impl Redis {
     /// `options.url` is none of a Redis.
     pub fn new(options: &Options, limits: &Limits) -> Result<Arc<Self>, UrlError> {
         let client = link::client(&options.url).map_err(UrlError)?;
-        let metrics = Arc::new(Metrics::default());
         let is_over_streams = options.adapter == Protocol::RedisStreams;
+        let (metrics, uid) = (Arc::new(Metrics::default()), if is_over_streams { hexadecimal() } else { uid() });
         let streams = is_over_streams.then(|| Arc::new(Streams::new(options, limits.cluster_outbox_bytes, Arc::clone(&metrics))));
         let bounds = Bounds { bytes: limits.cluster_message_bytes, rooms: limits.cluster_rooms, attachments: usize::MAX };
         Ok(Arc::new(Self {
@@ -112,8 +112,8 @@ impl Redis {
             is_connected: watch::Sender::new(false),
             leaving: CancellationToken::new(),
             gone: CancellationToken::new(),
-            uid: if is_over_streams { hexadecimal() } else { uid() },
-            node: OnceLock::new(),
+            registry: Registry::new(&options.prefix, &uid),
+            uid,
             options: options.clone(),
             bounds,
             metrics,
@@ -124,10 +124,34 @@ impl Redis {
 
     /// Stays connected until [`Redis::leave`] is called; `io` hears what the others do.
     pub async fn run(self: Arc<Self>, io: SocketIo) {
-        self.node.get_or_init(|| io.node());
+        self.registry.is(io.node(), io.boot());
         let inbound = Arc::new(Inbound::new(Arc::clone(&self), io));
         link::run(&self, &inbound).await;
         self.gone.cancel();
+    }
+
+    /// Tells the others where this node's own port is. A node that does not is in no list, and does not learn that another has its number.
+    pub fn listens(&self, own: SocketAddr) {
+        self.registry.listens(own);
+    }
+
+    /// Tells the others that this node takes no new sessions.
+    pub fn drain(&self) {
+        self.registry.drain();
+    }
+
+    /// Why this node is not ready, if it is not: its number is another's, or nobody knows yet.
+    pub fn hold(&self) -> watch::Receiver<Option<Hold>> {
+        self.registry.hold()
+    }
+
+    /// The nodes of the cluster that are of ours.
+    ///
+    /// # Errors
+    /// Redis is away, or refuses.
+    pub async fn fleet(&self) -> Result<Fleet, FleetError> {
+        let connection = self.connection();
+        Fleet::read(&mut connection.ok_or(FleetError::Away)?, &self.options.prefix).await.map_err(FleetError::Redis)
     }
 
     /// Waits until what the others do is heard, and what is done here reaches them.
@@ -143,14 +167,18 @@ impl Redis {
         let _ = timeout(FAREWELL, self.gone.cancelled()).await;
     }
 
+    /// For what is asked of Redis itself, while there is one.
+    pub(super) fn connection(&self) -> Option<MultiplexedConnection> {
+        self.connection.lock().expect(UNPOISONED).clone()
+    }
+
     pub(super) fn uid(&self) -> &str {
         &self.uid
     }
 
     /// The key of ours in which nodes give signs of life, and this one's entry there.
     pub(super) fn membership(&self) -> (String, String) {
-        let node = self.node.get().expect("set before anything is connected");
-        (format!("stickyport#{}#nodes", self.options.prefix), Member::name(*node, &self.uid))
+        (members::key(&self.options.prefix), Member::name(self.registry.node(), &self.uid))
     }
 
     pub(super) const fn bounds(&self) -> &Bounds {
@@ -229,7 +257,7 @@ impl Redis {
 
     /// Who is expected to answer what is asked in a namespace, and how many nodes there are in all; `None` if Redis does not say.
     async fn listeners(&self, channels: &Channels) -> Option<(Expected, usize)> {
-        let mut connection = self.connection.lock().expect(UNPOISONED).clone()?;
+        let mut connection = self.connection()?;
         let members = self.members.lock().expect(UNPOISONED).clone();
         let mut count = ::redis::cmd("PUBSUB");
         count.arg("NUMSUB").arg(self.all(channels));

@@ -21,6 +21,9 @@ pub enum Refusal {
     /// The instance drains or stops; another one takes the client.
     #[error("this instance takes no new sessions")]
     Draining,
+    /// The number that its sids would name is another's: see [`Hold::NumberTaken`].
+    #[error("this instance takes no new sessions")]
+    NumberTaken,
     /// `limits.sessions` is reached.
     #[error("too many sessions on this instance")]
     Full,
@@ -36,10 +39,19 @@ impl Refusal {
     /// 503 where another instance or a later moment helps, 429 where the client is to slow down (RFC 9110, RFC 6585).
     pub const fn status(self) -> u16 {
         match self {
-            Self::Draining | Self::Full => 503,
+            Self::Draining | Self::NumberTaken | Self::Full => 503,
             Self::AddressFull | Self::TooFast => 429,
         }
     }
+}
+
+/// What keeps an instance from being ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// It does not know yet whether the number that its sids name is free; it takes sessions meanwhile.
+    Joining,
+    /// The number is that of an instance at this address; proxies lead the clients of new sessions there, so none are taken.
+    NumberTaken(String),
 }
 
 /// The gate.
@@ -51,6 +63,7 @@ pub(super) struct Gate {
 #[derive(Debug, Default)]
 struct State {
     is_shut: bool,
+    hold: Option<Hold>,
     sessions: usize,
     addresses: Addresses,
 }
@@ -87,6 +100,14 @@ impl Gate {
         self.lock().is_shut
     }
 
+    pub(super) fn hold(&self, hold: Option<Hold>) {
+        self.lock().hold = hold;
+    }
+
+    pub(super) fn held(&self) -> Option<Hold> {
+        self.lock().hold.clone()
+    }
+
     /// A place for one more session of `address`.
     pub(super) fn admit(
         self: &Arc<Self>,
@@ -99,6 +120,10 @@ impl Gate {
         if state.is_shut {
             metrics.refused_draining.inc();
             return Err(Refusal::Draining);
+        }
+        if let Some(Hold::NumberTaken(_)) = state.hold {
+            metrics.refused_number_taken.inc();
+            return Err(Refusal::NumberTaken);
         }
         let State { sessions, addresses, .. } = &mut *state;
         let by_address = limits.sessions_per_address > 0 || limits.handshakes_per_second_per_address > 0;

@@ -19,7 +19,7 @@ mod transport;
 pub use crate::protocol::eio::{Message, Version};
 pub use crate::protocol::errors::{BadRequest, CloseReason, ConnectionError};
 pub use crate::protocol::session::TransportKind;
-pub use admission::{Admission, Refusal};
+pub use admission::{Admission, Hold, Refusal};
 pub use entropy::Entropy;
 pub use headers::Headers;
 pub use hooks::Hooks;

@@ -1,6 +1,6 @@
 //! The sessions of one instance: who is here, who may come, and how all of them go.
 
-use super::admission::{Admission, Gate, Refusal};
+use super::admission::{Admission, Gate, Hold, Refusal};
 use super::stream::Stream;
 use super::transport::websocket::WebSocket;
 use super::{Application, Entropy, Handshake, Hooks, Intake, Options, Payload, Session, TransportKind, driver};
@@ -208,6 +208,16 @@ impl Engine {
         self.gate.shut();
     }
 
+    /// Sets what keeps this instance from being ready; `None` if nothing does.
+    pub fn hold(&self, hold: Option<Hold>) {
+        self.gate.hold(hold);
+    }
+
+    /// What keeps this instance from being ready, beside that it goes.
+    pub fn held(&self) -> Option<Hold> {
+        self.gate.held()
+    }
+
     /// Checks a request in the reference's order and counts what is wrong with it.
     ///
     /// # Errors
@@ -271,7 +281,7 @@ impl Engine {
     /// A place for one more session of `address`.
     ///
     /// # Errors
-    /// A limit is reached, or the instance drains.
+    /// A limit is reached, the instance drains, or its number is another's.
     pub fn admit(&self, address: &str) -> Result<Admission, Refusal> {
         self.gate.admit(address, Instant::now(), &self.limits.get(), &self.metrics)
     }

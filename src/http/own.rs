@@ -3,6 +3,7 @@
 use super::client_address::Networks;
 use super::metrics::{self, Page};
 use super::{Answer, EngineIo, plain};
+use crate::engine::Hold;
 use crate::engine::stream::Peer;
 use axum::Router;
 use axum::body::Body;
@@ -100,6 +101,14 @@ fn readiness(engine_io: &EngineIo) -> Answer {
     let engine = engine_io.engine();
     if !engine.is_accepting() {
         health(StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else if let Some(hold) = engine.held() {
+        match hold {
+            Hold::Joining => health(StatusCode::SERVICE_UNAVAILABLE, "joining"),
+            Hold::NumberTaken(by) => {
+                let (node, by) = (engine.node(), serde_json::Value::from(by));
+                json(StatusCode::SERVICE_UNAVAILABLE, &format!(r#"{{"status":"conflict","node":{node},"taken_by":{by}}}"#))
+            }
+        }
     } else if engine.metrics().redis_down.get() > 0 {
         // Its clients are served; they only do not hear those of other nodes.
         json(StatusCode::OK, r#"{"status":"degraded","redis":"down"}"#)

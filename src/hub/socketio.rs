@@ -333,6 +333,11 @@ impl SocketIo {
         self.0.node
     }
 
+    /// The label of its start, which its ids carry.
+    pub fn boot(&self) -> Boot {
+        self.0.boot
+    }
+
     /// Its options.
     pub fn options(&self) -> &Options {
         &self.0.options

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use stickyport::cluster::{self, Protocol, Redis};
 use stickyport::engine::{Application, Connection, Session};
 use stickyport::http::client_address::Networks;
@@ -25,6 +25,7 @@ use stickyport::hub::{
     EmitError, Event, EventError, Handshake, Namespace, NamespaceRequest, Regex, RemoteSocket, RoomEvent, ServerEvent, Socket,
     SocketError, SocketIo, State, TransportKind,
 };
+use stickyport::protocol::sid::{Boot, Node, NodeError};
 use stickyport::shutdown::Phase;
 use stickyport::{Server, Shutdown};
 use wire_value::{read, shown};
@@ -93,7 +94,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config: Config = serde_json::from_str(&std::env::args().nth(1).unwrap_or_else(|| "{}".to_owned()))?;
     let redis = config.adapter.as_ref().map(AdapterConfig::redis).transpose()?;
     let shared = Arc::new(Shared { is_member: redis.is_some(), ..Shared::default() });
-    let io = server(&shared, &config.opts, redis.as_ref());
+    let io = server(&shared, &config, redis.as_ref())?;
     let engine = io
         .engine()
         .options(config.opts.engine("/socket.io/"))
@@ -248,16 +249,19 @@ fn handshake(handshake: &Handshake) -> Value {
     told
 }
 
-fn server(shared: &Arc<Shared>, options: &NodeOptions, redis: Option<&Arc<Redis>>) -> SocketIo {
+fn server(shared: &Arc<Shared>, config: &Config, redis: Option<&Arc<Redis>>) -> Result<SocketIo, NodeError> {
+    // The one number that no other harness on this host has.
+    let node = Node::try_from(u32::from(config.port))?;
     let told = Arc::clone(shared);
     let forgotten = Arc::clone(shared);
     let mut builder = SocketIo::builder();
     if let Some(redis) = redis {
         builder = builder.adapter(Arc::clone(redis) as _);
     }
-    builder
-        .options(options.hub())
+    let io = builder
+        .options(config.opts.hub())
         .limits(limits())
+        .ids(node, Boot::at(SystemTime::now()))
         .state(Arc::clone(shared))
         .namespace(watched(Namespace::new("/"), shared, None))
         .on_new_namespace(move |name| told.pipe.tell("new_namespace", object! { name: name }))
@@ -265,7 +269,8 @@ fn server(shared: &Arc<Shared>, options: &NodeOptions, redis: Option<&Arc<Redis>
             forgotten.known().middlewares.remove(name);
             forgotten.pipe.tell("nsp_removed", object! { name: name });
         })
-        .build()
+        .build();
+    Ok(io)
 }
 
 /// A namespace in which everything is told.

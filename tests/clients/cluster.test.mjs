@@ -9,8 +9,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { Emitter } from "@socket.io/redis-emitter";
 import { createClient } from "redis";
-import { io } from "socket.io-client";
-import { Child, programs } from "./lib/differential.mjs";
+import { Node, listening, subscribed } from "./lib/nodes.mjs";
 import { Redis } from "./lib/redis.mjs";
 import { BINARY, Instance, freePorts, scratch } from "./lib/servers.mjs";
 import { event, until } from "./lib/waiting.mjs";
@@ -21,54 +20,14 @@ const folder = () => mkdtempSync(join(root, "part-"));
 const redis = await new Redis(folder()).start();
 after(() => redis.stop());
 
-/** One node of the cluster, with a client or more. */
-class Node {
-  constructor(name, kind) {
-    Object.assign(this, { name, kind, clients: [] });
-  }
-
-  async start(options = {}, url = redis.url) {
-    const port = await freePorts(1);
-    const adapter = { type: "redis", url, opts: options };
-    this.child = new Child(programs("harness", "sio-harness-node.cjs")[this.kind], { port, adapter });
-    await this.child.event("listening");
-    this.url = `http://127.0.0.1:${port}`;
-    return this;
-  }
-
-  /** A client in these rooms, which notes what it hears. */
-  async client(nsp = "/", rooms = []) {
-    const client = io(`${this.url}${nsp}`, { transports: ["websocket"], forceNew: true, reconnection: false });
-    client.heard = [];
-    client.onAny((...args) => client.heard.push(typeof args.at(-1) === "function" ? args.slice(0, -1) : args));
-    await event(client, "connect");
-    const { id: sid } = client;
-    await this.child.event("connection", { sid });
-    this.child.say({ c: "join", nsp, sid, rooms });
-    for (const _ of rooms) await this.child.event("rooms", { sid });
-    Object.assign(client, { node: this, nsp, told: 0 });
-    this.clients.push(client);
-    return client;
-  }
-
-  op(m, options = {}) {
-    this.child.say({ c: "op", nsp: "/", m, ...options });
-  }
-
-  async stop() {
-    this.clients.forEach((client) => client.disconnect());
-    await this.child.stop();
-  }
-}
-
 const [ours, others, theirs] = [new Node("ours", "ours"), new Node("another of ours", "ours"), new Node("Node's", "reference")];
 const nodes = [ours, others, theirs];
 let mark = 0;
 
 before(async () => {
-  await Promise.all(nodes.map((node) => node.start()));
+  await Promise.all(nodes.map((node) => node.start({}, redis.url)));
   // The reference subscribes after it listens.
-  await listening("/", nodes.length);
+  await listening(redis.url, "/", nodes.length);
 });
 after(() => Promise.all(nodes.map((node) => node.stop())));
 
@@ -137,7 +96,7 @@ describe("a broadcast", () => {
         for (const node of nodes) node.child.say({ c: "nsp", nsp: "/other" });
         const elsewhere = [];
         for (const node of nodes) elsewhere.push(await node.client("/other"));
-        await listening("/other", nodes.length);
+        await listening(redis.url, "/other", nodes.length);
         const say = (last) => sender.op("emit", { nsp: "/other", args: [last] });
         assert.deepEqual(await heard(elsewhere, () => say("there"), say), [[["there"]], [["there"]], [["there"]]]);
         // And what is said here is not heard there.
@@ -189,13 +148,6 @@ describe("a broadcast", () => {
   });
 });
 
-/** Waits until so many nodes listen to a namespace. */
-async function listening(nsp, count, prefix = "socket.io") {
-  const client = await createClient({ url: redis.url }).connect();
-  await until(`${count} listen to ${nsp}`, async () => (await client.publish(`${prefix}#${nsp}#nobody#`, "")) >= count);
-  await client.close();
-}
-
 for (const [mode, options] of Object.entries({ "": {}, " with the specific response channel": { publishOnSpecificResponseChannel: true } })) {
   describe(`a request${mode}`, () => {
     const prefix = `requests${mode.length}`;
@@ -204,9 +156,9 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
     let clients;
     let n = 0;
     before(async () => {
-      await Promise.all(nodes.map((node) => node.start({ key: prefix, requestsTimeout: 1_000, ...options })));
-      await listening("/", nodes.length, prefix);
-      await subscribed(`${prefix}-request#/#`, nodes.length);
+      await Promise.all(nodes.map((node) => node.start({ key: prefix, requestsTimeout: 1_000, ...options }, redis.url)));
+      await listening(redis.url, "/", nodes.length, prefix);
+      await subscribed(redis.url, `${prefix}-request#/#`, nodes.length);
       clients = [];
       for (const node of nodes) clients.push(await node.client("/", ["all", node.name]));
     });
@@ -343,7 +295,7 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
       // Node's adapter dies of some of it, so it goes to ours only: on a cluster of their own.
       const alone = [new Node("one", "ours"), new Node("two", "ours")];
       const key = `rubbish${mode.length}`;
-      await Promise.all(alone.map((node) => node.start({ key, requestsTimeout: 1_000, ...options })));
+      await Promise.all(alone.map((node) => node.start({ key, requestsTimeout: 1_000, ...options }, redis.url)));
       for (const text of ["", "{", "{}", '{"type":2}', '{"type":99}', "null", "\u0081", '{"uid":"x","type":5}', many, "[".repeat(1_000_000)]) {
         await client.publish(`${key}-request#/#`, text);
         await client.publish(`${key}-response#/#`, text);
@@ -356,11 +308,11 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
     });
 
     test("does not wait for a node that was killed", async () => {
-      const victim = await new Node("victim", "ours").start({ key: prefix, requestsTimeout: 1_000, ...options });
+      const victim = await new Node("victim", "ours").start({ key: prefix, requestsTimeout: 1_000, ...options }, redis.url);
       assert.equal((await result(ours, "serverCount")).value, nodes.length + 1);
       victim.child.program.child.kill("SIGKILL");
       await victim.child.ended();
-      await subscribed(`${prefix}-request#/#`, nodes.length);
+      await subscribed(redis.url, `${prefix}-request#/#`, nodes.length);
       const { err, value } = await result(ours, "fetchSockets");
       assert.deepEqual([err, value.length], [null, clients.length]);
     });
@@ -411,7 +363,7 @@ describe("a node that hangs", () => {
   test("is waited for until it gives no sign of life", { timeout: 60_000 }, async () => {
     const key = "hanging";
     const [asker, victim] = [new Node("asker", "ours"), new Node("victim", "ours")];
-    await Promise.all([asker, victim].map((node) => node.start({ key, requestsTimeout: 300 })));
+    await Promise.all([asker, victim].map((node) => node.start({ key, requestsTimeout: 300 }, redis.url)));
     const client = await asker.client();
     let n = 0;
     const ask = async () => {
@@ -531,7 +483,7 @@ describe("Redis", () => {
     const secured = ["--tls-port", `${tls}`, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"];
     const guarded = await new Redis(here).start("--requirepass", "right", "--unixsocket", path, ...secured);
     const client = await createClient({ url: `redis://:right@127.0.0.1:${guarded.port}` }).connect();
-    const allowed = "allchannels ~stickyport#* +@connection +@pubsub +@sortedset +time +pexpire";
+    const allowed = "allchannels ~stickyport#* +@connection +@pubsub +@sortedset +@string +@hash +eval +del +time +pexpire";
     await client.sendCommand(["ACL", "SETUSER", "node", "on", ">secret", ...allowed.split(" ")]);
     await client.close();
     const urls = [
@@ -557,10 +509,3 @@ describe("Redis", () => {
     await guarded.stop();
   });
 });
-
-/** Waits until so many nodes listen to a channel. */
-async function subscribed(channel, count) {
-  const client = await createClient({ url: redis.url }).connect();
-  await until(`${count} listen to ${channel}`, async () => (await client.pubSubNumSub([channel]))[channel] === count);
-  await client.close();
-}
