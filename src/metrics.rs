@@ -200,6 +200,12 @@ metrics! {
     redis_down: Gauge,
     /// 1 while a live node at another address has this one's number.
     node_conflict: Gauge,
+    /// Turns of periodic tasks that this node took.
+    turns: Counter,
+    /// Turns that nobody took, because the one before had not ended.
+    turns_skipped: Counter,
+    /// Turns that were broken off, because Redis no longer said whose they were.
+    turns_cut: Counter,
     /// Messages sent to the other nodes of the cluster.
     cluster_published: Counter,
     /// Messages for the other nodes that were not sent: Redis was away or took too long, or they were too long.

@@ -1,6 +1,6 @@
 //! Joins the layers: what listens, what answers where, and how all of it goes.
 
-use crate::cluster::Redis;
+use crate::cluster::{Periodic, Redis, Turn};
 use crate::current::Current;
 use crate::engine::stream::Stream;
 use crate::engine::{Engine, Hold};
@@ -75,6 +75,7 @@ pub struct Server {
     drain_timeout: Duration,
     pulse: Pulse,
     cluster: Option<(Arc<Redis>, SocketIo)>,
+    periodic: Vec<Periodic>,
 }
 
 impl Server {
@@ -92,6 +93,7 @@ impl Server {
             drain_timeout: Duration::from_secs(30),
             pulse: Pulse::default(),
             cluster: None,
+            periodic: Vec::new(),
         }
     }
 
@@ -99,6 +101,39 @@ impl Server {
     #[must_use]
     pub fn cluster(mut self, redis: Arc<Redis>, io: SocketIo) -> Self {
         self.cluster = Some((redis, io));
+        self
+    }
+
+    /// Has a task carried out once in each period by exactly one node of the cluster, and by this one if it is alone.
+    ///
+    /// The node that has it keeps it. When it dies, another one takes over before two periods are over; when it drains or stops, at once. While
+    /// Redis is away the task rests: rather none than two. The first turn comes within two periods, and one that has not ended when the next is due
+    /// costs that one. It is dropped, at whatever it waits for, when this node can no longer be sure that no other has it, and when it goes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use stickyport::Server;
+    /// use stickyport::hub::SocketIo;
+    ///
+    /// fn with_heartbeat(server: Server, io: SocketIo) -> Server {
+    ///     server.periodic("heartbeat", Duration::from_secs(10), move |turn| {
+    ///         let io = io.clone();
+    ///         async move {
+    ///             let _ = io.emit("heartbeat", turn.number);
+    ///         }
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// There is a task of that name, or the period is shorter than 100 ms.
+    #[must_use]
+    pub fn periodic<F>(mut self, name: &str, period: Duration, task: impl Fn(Turn) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        assert!(self.periodic.iter().all(|other| other.name() != name), "there is a task of the name {name}");
+        self.periodic.push(Periodic::new(name, period, task));
         self
     }
 
@@ -212,7 +247,15 @@ impl Server {
             (redis, hold)
         });
 
+        let resting = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        for periodic in self.periodic {
+            let redis = member.as_ref().map(|(redis, _)| Arc::clone(redis));
+            tasks.spawn(periodic.run(redis, Arc::clone(self.engine.metrics()), resting.clone()));
+        }
+
         shutdown.reached(Phase::Draining).await;
+        resting.cancel();
         if let Some((redis, _)) = &member {
             redis.drain();
         }
@@ -248,6 +291,10 @@ impl Server {
                 sessions = self.engine.len(),
                 "stopped with clients that did not take their leave"
             );
+        }
+        tasks.close();
+        if timeout(GRACE, tasks.wait()).await.is_err() {
+            warn!("stopped with a periodic task that does not end");
         }
         // Last, for the sake of what handlers have said of those who went.
         if let Some((redis, _hold)) = member {

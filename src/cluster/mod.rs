@@ -5,10 +5,12 @@
 
 mod emitter;
 mod inbound;
+mod lease;
 mod link;
 mod members;
 mod options;
 mod outbox;
+mod periodic;
 mod questions;
 mod redis;
 mod registry;
@@ -17,5 +19,6 @@ pub mod wire;
 
 pub use emitter::{Emission, Emitter, EmitterError};
 pub use options::{Options, Protocol};
+pub use periodic::{Periodic, Turn};
 pub use redis::{Redis, UrlError};
 pub use registry::{Fleet, FleetError, NodeInfo, NodeState};

@@ -77,6 +77,8 @@ pub struct Redis {
     too_long: Reminder,
     /// That the key of the nodes is not to be had.
     pub(super) unknown: Reminder,
+    /// That nobody knows whose turn it is.
+    pub(super) unleased: Reminder,
 }
 
 /// Why a URL is none of a Redis.
@@ -119,6 +121,7 @@ impl Redis {
             metrics,
             too_long: Reminder::default(),
             unknown: Reminder::default(),
+            unleased: Reminder::default(),
         }))
     }
 

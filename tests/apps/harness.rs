@@ -37,6 +37,36 @@ struct Config {
     port: u16,
     opts: NodeOptions,
     adapter: Option<AdapterConfig>,
+    periodic: Option<PeriodicConfig>,
+}
+
+/// A task that comes round; each turn is told, and its end.
+#[derive(Deserialize)]
+struct PeriodicConfig {
+    /// How often, in milliseconds.
+    every: u64,
+    /// How long a turn takes, in milliseconds.
+    lasts: u64,
+}
+
+impl PeriodicConfig {
+    fn add_to(&self, server: Server, shared: &Arc<Shared>) -> Server {
+        struct Told(Arc<Shared>, u64);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                self.0.pipe.tell("turned", object! { number: self.1 });
+            }
+        }
+        let (shared, lasts) = (Arc::clone(shared), Duration::from_millis(self.lasts));
+        server.periodic("told", Duration::from_millis(self.every), move |turn| {
+            shared.pipe.tell("turn", object! { number: turn.number, token: turn.token });
+            let told = Told(Arc::clone(&shared), turn.number);
+            async move {
+                let _told = told;
+                tokio::time::sleep(lasts).await;
+            }
+        })
+    }
 }
 
 /// What joins it to a cluster.
@@ -107,6 +137,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Server::new(engine).cors(config.opts.cors()).trusted_proxies(Networks::default()).restart_window(Duration::ZERO);
     if let Some(redis) = &redis {
         server = server.cluster(Arc::clone(redis), io.clone());
+    }
+    if let Some(periodic) = &config.periodic {
+        server = periodic.add_to(server, &shared);
     }
     tokio::spawn({
         let shutdown = shutdown.clone();
