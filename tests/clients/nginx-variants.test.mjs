@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { chmodSync, mkdirSync } from "node:fs";
+import { chmodSync, mkdtempSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
 import net from "node:net";
@@ -47,22 +47,29 @@ test("behind an NLB the client is whom the PROXY line names", async (t) => {
 });
 
 test("TLS is 1.2 or 1.3, without HSTS, and plain HTTP is sent there", async (t) => {
-  const [certificate, key] = [join(folder, "certificate.pem"), join(folder, "key.pem")];
-  const made = spawnSync("openssl", ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2", "-keyout", key, "-out", certificate], { encoding: "utf8" });
-  assert.equal(made.status, 0, made.stderr);
-  const edits = { "stickyport/listen.conf": [["/etc/ssl/certs/stickyport.pem", certificate], ["/etc/ssl/private/stickyport.key", key]] };
-  const nginx = await behind(t, "tls", edits);
-
+  const nginx = await behind(t, "tls", { "stickyport/listen.conf": certified() });
   const { status, headers, body } = await ask(https, nginx.port, "/socket.io/?EIO=4");
   assert.equal(status, 200);
   assert.equal(JSON.parse(body)["x-forwarded-proto"], "https");
   assert.equal(headers["strict-transport-security"], undefined);
-  assert.equal(await version(nginx.port, "TLSv1.2"), "TLSv1.2");
-  assert.equal(await version(nginx.port, "TLSv1.3"), "TLSv1.3");
-  await assert.rejects(version(nginx.port, "TLSv1.1"));
 
   const plain = await ask(http, nginx.plainPort, "/page?x=1", { headers: { host: "chat.example" } });
   assert.deepEqual([plain.status, plain.headers.location], [308, "https://chat.example/page?x=1"]);
+});
+
+test("older versions of TLS are refused for their age, whatever ciphers a client would have", async (t) => {
+  // The shipped ciphers, and OpenSSL's own strictness, would refuse them too.
+  const nginx = await behind(t, "tls", { "stickyport/listen.conf": [...certified(), [/ssl_ciphers [^;]*;/, "ssl_ciphers ALL:@SECLEVEL=0;"]] });
+  assert.equal(await version(nginx.port, "TLSv1.2"), "TLSv1.2");
+  assert.equal(await version(nginx.port, "TLSv1.3"), "TLSv1.3");
+  for (const old of ["TLSv1", "TLSv1.1"]) await assert.rejects(version(nginx.port, old), /protocol version|unsupported protocol/, old);
+});
+
+test("with HSTS every answer says so, nginx's own too", async (t) => {
+  const nginx = await behind(t, "tls", { "stickyport/listen.conf": [...certified(), ["# add_header Strict", "add_header Strict"]] });
+  for (const path of ["/socket.io/?EIO=4", "/page", "/metrics", "/socket.io/?EIO=4&transport=polling&sid=7-abcdefghijklmnopqr"]) {
+    assert.equal((await ask(https, nginx.port, path)).headers["strict-transport-security"], "max-age=3600", path);
+  }
 });
 
 test("instances on the proxy's own host are reached through their sockets", async (t) => {
@@ -78,6 +85,14 @@ test("instances on the proxy's own host are reached through their sockets", asyn
   assert.equal((await ask(http, nginx.port, "/socket.io/?EIO=4&transport=polling&sid=4-abcdefghijklmnopqr")).status, 400);
 });
 
+/** What gives the variant for TLS a certificate that was made just now. */
+function certified() {
+  const [certificate, key] = [join(folder, "certificate.pem"), join(folder, "key.pem")];
+  const made = spawnSync("openssl", ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2", "-keyout", key, "-out", certificate], { encoding: "utf8" });
+  assert.equal(made.status, 0, made.stderr);
+  return [["/etc/ssl/certs/stickyport.pem", certificate], ["/etc/ssl/private/stickyport.key", key]];
+}
+
 /** nginx in this variant before one instance, which also stands for the shared port. */
 async function behind(t, variant, edits) {
   const port = await freePorts(1);
@@ -88,8 +103,7 @@ async function behind(t, variant, edits) {
 }
 
 function home(variant) {
-  const path = join(folder, variant);
-  mkdirSync(path);
+  const path = mkdtempSync(join(folder, `${variant}-`));
   // nginx's workers run under another account, and must get through to the sockets.
   chmodSync(folder, 0o711);
   return path;
