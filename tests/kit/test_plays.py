@@ -49,12 +49,25 @@ STAND_INS = {
   check_mode: false
 """,
     "roles/stickyport/tasks/install.yml": "- ansible.builtin.meta: noop\n",
+    # What becomes of an instance, a line each.
+    "roles/stickyport/tasks/instance.yml": """
+- ansible.builtin.shell: "echo up {{ stickyport_instance }} >>{{ root }}/happened"
+  check_mode: false
+""",
+    "roles/stickyport/tasks/drain.yml": """
+- ansible.builtin.shell: "for each in {{ stickyport_emptied | join(' ') }}; do echo down $each >>{{ root }}/happened; done"
+  check_mode: false
+""",
+    "roles/stickyport_nginx/tasks/install.yml": "- ansible.builtin.meta: noop\n",
+    "roles/stickyport/tasks/stay.yml": "- ansible.builtin.set_fact: {stickyport_release: a}\n",
     "roles/stickyport/tasks/prune.yml": "- ansible.builtin.meta: noop\n",
     # deploy.yml without what it uploads: it begins, all goes well, and it is finished.
     "begin.yml": PART.replace("PART", "begin"),
     "finish.yml": PART.replace("PART", "finish"),
 }
 
+# What preflight sees of an instance.
+UP, DOWN = {"enabled": True, "serves": True}, {"enabled": False, "serves": False}
 # An ssh that goes nowhere, and counts how often it went.
 SSH = """#!/bin/sh
 echo trip >>"${0%/*}/trips"
@@ -80,7 +93,7 @@ class Limits(unittest.TestCase):
 class Draining(unittest.TestCase):
     def test_who_was_drained_before_stays_so(self):
         with Fleet() as fleet:
-            fleet.host("app2")["stickyport_seen"]["instances"]["0"]["enabled"] = False
+            fleet.host("app2")["stickyport_seen"]["instances"]["0"] = DOWN
             fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
             self.assertEqual(fleet.slots(), {"10.0.0.1:3131": "live", "10.0.0.1:3132": "live", "10.0.0.2:3131": "down", "10.0.0.2:3132": "down"})
 
@@ -88,7 +101,7 @@ class Draining(unittest.TestCase):
         with Fleet() as fleet:
             for host in ("app1", "app2"):
                 fleet.host(host)["stickyport_instances_per_host"] = 3
-                fleet.host(host)["stickyport_seen"]["instances"]["2"] = {"enabled": False}
+                fleet.host(host)["stickyport_seen"]["instances"]["2"] = DOWN
             fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
             self.assertEqual([address for address, state in fleet.slots().items() if state == "live"], ["10.0.0.1:3131", "10.0.0.1:3132", "10.0.0.2:3131"])
 
@@ -98,6 +111,91 @@ class Draining(unittest.TestCase):
             fleet.host("app1")["stickyport_leaving_nodes"] = [leaving]
             fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
             self.assertIn("upstream stickyport_2 { server 10.0.0.1:3133;", (fleet.root("proxy1") / "owners.conf").read_text())
+
+
+class Drained(unittest.TestCase):
+    """What the other playbooks do with instances that stickyport_drain names: deploy, scale and rollback go on alike."""
+
+    CONVERGE = ["converge.yml", "roles/stickyport/tasks/retire.yml"]
+
+    def test_it_stays_so_while_the_others_are_scaled(self):
+        with Fleet() as fleet:
+            fleet.host("app2")["stickyport_seen"]["instances"] = {"0": UP, "1": DOWN}
+            for host in ("app1", "app2"):
+                fleet.host(host)["stickyport_instances_per_host"] = 3
+                fleet.host(host)["stickyport_seen"]["instances"]["2"] = DOWN
+            self.scale(fleet, "-e", "stickyport_drain=app2:1")
+            self.assertEqual([fleet.happened("app1"), fleet.happened("app2")], [["up 2"], ["up 2"]])
+            self.assertEqual([address for address, state in fleet.slots().items() if state == "down"], ["10.0.0.2:3132"])
+
+    def test_it_is_emptied_and_stopped_if_it_runs(self):
+        with Fleet() as fleet:
+            self.scale(fleet, "-e", "stickyport_drain=app2:1")
+            self.assertEqual([fleet.happened("app1"), fleet.happened("app2")], [[], ["down 1"]])
+
+    def test_it_comes_back_when_nobody_names_it(self):
+        with Fleet() as fleet:
+            fleet.host("app2")["stickyport_seen"]["instances"]["1"] = DOWN
+            self.scale(fleet)
+            self.assertEqual(fleet.happened("app2"), ["up 1"])
+            self.assertEqual(set(fleet.slots().values()), {"live"})
+
+    def test_one_that_the_inventory_does_not_have_is_refused(self):
+        with Fleet() as fleet:
+            for name in ("app3", "app2:2", "app2:x"):
+                said = fleet.play("scale.yml", "-e", f"stickyport_drain={name}", real=["preflight.yml"]).refused()
+                self.assertIn(f"stickyport_drain names {name}, which the inventory does not have", said)
+
+    def test_to_drain_nothing_is_refused(self):
+        with Fleet() as fleet:
+            self.assertIn("Which is to be drained?", fleet.play("drain.yml").refused())
+
+    def scale(self, fleet, *arguments):
+        fleet.play("scale.yml", *arguments, real=self.CONVERGE, changes=True).done()
+
+
+class Proxies(unittest.TestCase):
+    """Several of them place every client alike."""
+
+    def test_all_have_the_same_pool(self):
+        with Fleet() as fleet:
+            fleet.add_proxy("proxy2", "10.0.0.4")
+            fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
+            self.assertEqual(fleet.pool("proxy2"), fleet.pool("proxy1"))
+
+    def test_one_that_joins_takes_over_the_slots(self):
+        with Fleet() as fleet:
+            fleet.kept_slots("proxy1", [None, 33, 1, 32, 0, None])
+            fleet.add_proxy("proxy2", "10.0.0.4")
+            fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
+            self.assertEqual([line.split()[1] for line in fleet.pool("proxy2")][1:5], ["10.0.0.2:3132", "10.0.0.1:3132", "10.0.0.2:3131", "10.0.0.1:3131"])
+            self.assertEqual(fleet.pool("proxy2"), fleet.pool("proxy1"))
+
+    def test_where_a_run_reached_only_one_the_other_follows(self):
+        with Fleet() as fleet:
+            fleet.add_proxy("proxy2", "10.0.0.4")
+            fleet.kept_slots("proxy1", [0, 1, 32, None])
+            fleet.kept_slots("proxy2", [0, 1, 32, 33])
+            fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
+            self.assertEqual(len(fleet.pool("proxy1")), 4)
+            self.assertEqual(fleet.pool("proxy2"), fleet.pool("proxy1"))
+
+    def test_where_they_contradict_each_other_nothing_is_touched(self):
+        with Fleet() as fleet:
+            fleet.add_proxy("proxy2", "10.0.0.4")
+            fleet.kept_slots("proxy1", [0, 1, 32, 33])
+            fleet.kept_slots("proxy2", [1, 0, 32, 33])
+            said = fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").refused()
+            self.assertIn("slots.json has a slot that is one instance's on one proxy and another's on another", said)
+            self.assertFalse((fleet.root("proxy1") / "pool.conf").exists())
+
+    def test_on_a_host_of_instances_the_order_is_the_same_though_it_reaches_its_own_through_sockets(self):
+        with Fleet() as fleet:
+            fleet.inventory["stickyport_proxy"]["hosts"] = {host: {"stickyport_nginx_unix": True} for host in ("app1", "app2")}
+            fleet.play("drain.yml", "-e", "stickyport_drain=app2:1").done()
+            first, second = ([line.split()[1] for line in fleet.pool(host)][:4] for host in ("app1", "app2"))
+            self.assertEqual(first, ["unix:/run/stickyport/0.sock", "unix:/run/stickyport/1.sock", "10.0.0.2:3131", "10.0.0.2:3132"])
+            self.assertEqual(second, ["10.0.0.1:3131", "10.0.0.1:3132", "unix:/run/stickyport/0.sock", "unix:/run/stickyport/1.sock"])
 
 
 class Pool(unittest.TestCase):
@@ -152,6 +250,28 @@ class Balancer(unittest.TestCase):
         with Fleet() as fleet:
             fleet.host("proxy1")["stickyport_nginx_tls"] = {"certificate": "/c.pem", "key": "/k.pem", "hsts": 3600}
             self.assertEqual(fleet.rendered("listen", "add_header "), ['add_header Strict-Transport-Security "max-age=3600" always;'])
+
+
+class Releases(unittest.TestCase):
+    """They are called by their age: a is the oldest."""
+
+    def test_the_last_three_are_kept(self):
+        with Fleet() as fleet:
+            fleet.releases("abcde", current="d", previous="c")
+            self.finish(fleet, "e")
+            self.assertEqual([fleet.kept("app1"), fleet.kept("app2")], [set("cde")] * 2)
+
+    def test_one_that_is_used_is_kept_however_old_it_is(self):
+        with Fleet() as fleet:
+            fleet.releases("abcdef", current="e", previous="b")
+            instances = fleet.root("app1") / "opt/stickyport/instances"
+            instances.mkdir()
+            (instances / "0").symlink_to("../releases/a")
+            self.finish(fleet, "f")
+            self.assertEqual([fleet.kept("app1"), fleet.kept("app2")], [set("adef"), set("def")])
+
+    def finish(self, fleet, release):
+        fleet.deploy("finish", release, real=["roles/stickyport/tasks/prune.yml"])
 
 
 class Rollback(unittest.TestCase):
@@ -214,7 +334,7 @@ class Fleet:
             known = {"ansible_connection": "local", "ansible_become": False, "ansible_host": f"10.0.0.{number + 1}", "root": str(root)}
             if group == "stickyport_app":
                 known |= {"stickyport_host_id": number, "stickyport_instances_per_host": 2, "stickyport_leaving_nodes": []}
-                known["stickyport_seen"] = {"bare": False, "current": "", "next": "", "instances": {str(each): {"enabled": True} for each in range(2)}}
+                known["stickyport_seen"] = {"bare": False, "current": "", "next": "", "instances": {str(each): UP for each in range(2)}}
             self.inventory[group]["hosts"][host] = known
 
     def __enter__(self):
@@ -241,22 +361,45 @@ class Fleet:
         lines = (self.root("proxy1") / f"{template}.conf").read_text().splitlines()
         return [line.strip() for line in lines if line.strip().startswith(start)]
 
-    def releases(self, **links):
-        """What the links of all application hosts point to."""
+    def pool(self, proxy):
+        """The lines of a proxy's slots."""
+        return [line for line in (self.root(proxy) / "pool.conf").read_text().splitlines() if line.startswith("    server ")]
+
+    def kept_slots(self, proxy, table):
+        path = self.root(proxy) / "etc/nginx/stickyport/slots.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(table))
+
+    def add_proxy(self, name, address):
+        self.root(name).mkdir()
+        of = self.host("proxy1") | {"ansible_host": address, "root": str(self.root(name))}
+        self.inventory["stickyport_proxy"]["hosts"][name] = of
+
+    def happened(self, host):
+        """What became of its instances."""
+        path = self.root(host) / "happened"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def kept(self, host):
+        return {path.name for path in (self.root(host) / "opt/stickyport/releases").iterdir()}
+
+    def releases(self, names="abc", **links):
+        """Which there are on all application hosts, the oldest first, and what the links point to."""
         for host in self.inventory["stickyport_app"]["hosts"]:
             opt = self.root(host) / "opt/stickyport"
-            for release in "abc":
+            for age, release in enumerate(names):
                 (opt / "releases" / release).mkdir(parents=True, exist_ok=True)
+                os.utime(opt / "releases" / release, (age, age))
             for name, release in links.items():
                 (opt / name).symlink_to(f"releases/{release}")
 
     def links(self, host):
         return {link.name: os.path.basename(os.readlink(link)) for link in (self.root(host) / "opt/stickyport").iterdir() if link.is_symlink()}
 
-    def deploy(self, part, release, *arguments):
+    def deploy(self, part, release, *arguments, real=()):
         for host in self.inventory["stickyport_app"]["hosts"]:
             self.host(host)["stickyport_seen"] |= {"current": "", "next": ""} | {name: f"releases/{to}" for name, to in self.links(host).items()}
-        self.play(f"{part}.yml", "-e", f"stickyport_release={release}", *arguments, changes=True).done()
+        self.play(f"{part}.yml", "-e", f"stickyport_release={release}", *arguments, real=real, changes=True).done()
 
     def back(self, *arguments):
         """Which releases the hosts go back to."""
