@@ -1,4 +1,4 @@
-// Two instances of ours and one of Node's in one cluster over a real Redis, in every direction.
+// Two instances of ours and two of Node's in one cluster over a real Redis, in every direction.
 
 import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";
@@ -20,8 +20,14 @@ const folder = () => mkdtempSync(join(root, "part-"));
 const redis = await new Redis(folder()).start();
 after(() => redis.stop());
 
-const [ours, others, theirs] = [new Node("ours", "ours"), new Node("another of ours", "ours"), new Node("Node's", "reference")];
-const nodes = [ours, others, theirs];
+const four = () => [
+  new Node("ours", "ours"),
+  new Node("another of ours", "ours"),
+  new Node("Node's", "reference"),
+  new Node("another of Node's", "reference"),
+];
+const nodes = four();
+const [ours, others, theirs] = nodes;
 let mark = 0;
 
 before(async () => {
@@ -49,8 +55,8 @@ describe("a broadcast", () => {
     for (const node of nodes) clients.push(await node.client("/", ["all", node.name]), await node.client("/", ["all", "odd"]));
   });
   after(() => clients.forEach((client) => client.disconnect()));
-  const first = [0, 2, 4];
-  const odd = [1, 3, 5];
+  const first = [0, 2, 4, 6];
+  const odd = [1, 3, 5, 7];
   const all = [...first, ...odd];
 
   for (const sender of nodes) {
@@ -66,7 +72,7 @@ describe("a broadcast", () => {
       reaches("to a room", { rooms: ["odd"] }, odd);
       reaches("to several rooms, once to each", { rooms: ["odd", "all"] }, all);
       reaches("to the room of one node", { rooms: [theirs.name] }, [4]);
-      reaches("to a room but for others", { rooms: ["all"], except: ["odd", ours.name] }, [2, 4]);
+      reaches("to a room but for others", { rooms: ["all"], except: ["odd", ours.name] }, [2, 4, 6]);
       reaches("to nobody", { rooms: ["nobody"] }, []);
       reaches("uncompressed", { flags: { compress: false } }, all);
       reaches("on its own node only", { flags: { local: true } }, [2 * nodes.indexOf(sender), 2 * nodes.indexOf(sender) + 1]);
@@ -85,6 +91,21 @@ describe("a broadcast", () => {
         }
       });
 
+      test("to a room whose name is a number, and to one that was left", async () => {
+        const [inside, outside] = [clients[2 * ((nodes.indexOf(sender) + 1) % nodes.length)], clients[2 * ((nodes.indexOf(sender) + 2) % nodes.length)]];
+        for (const { node, id } of [inside, outside]) {
+          node.child.say({ c: "join", nsp: "/", sid: id, rooms: ["123"] });
+          await node.child.event("rooms", { sid: id });
+        }
+        outside.node.child.say({ c: "leave", nsp: "/", sid: outside.id, rooms: ["123"] });
+        await outside.node.child.event("rooms", { sid: outside.id });
+        const say = () => sender.op("emit", { rooms: ["123"], args: ["number"] });
+        const lists = await heard(clients, say, (last) => sender.op("emit", { args: [last] }));
+        assert.deepEqual(lists, clients.map((client) => (client === inside ? [["number"]] : [])));
+        inside.node.child.say({ c: "leave", nsp: "/", sid: inside.id, rooms: ["123"] });
+        await inside.node.child.event("rooms", { sid: inside.id });
+      });
+
       test("from a socket to the others", async () => {
         const speaker = clients[2 * nodes.indexOf(sender)];
         const say = () => sender.op("emit", { sid: speaker.id, args: ["others"] });
@@ -98,12 +119,12 @@ describe("a broadcast", () => {
         for (const node of nodes) elsewhere.push(await node.client("/other"));
         await listening(redis.url, "/other", nodes.length);
         const say = (last) => sender.op("emit", { nsp: "/other", args: [last] });
-        assert.deepEqual(await heard(elsewhere, () => say("there"), say), [[["there"]], [["there"]], [["there"]]]);
+        assert.deepEqual(await heard(elsewhere, () => say("there"), say), nodes.map(() => [["there"]]));
         // And what is said here is not heard there.
         for (const client of [...clients, ...elsewhere]) client.heard.length = 0;
         sender.op("emit", { args: ["here"] });
         await until("all heard it", () => clients.every((client) => client.heard.length));
-        assert.deepEqual(elsewhere.map((client) => client.heard), [[], [], []]);
+        assert.deepEqual(elsewhere.map((client) => client.heard), nodes.map(() => []));
         elsewhere.forEach((client) => client.disconnect());
       });
     });
@@ -125,7 +146,7 @@ describe("a broadcast", () => {
     const emit = (...words) => run(BINARY, ["emit", "--set", `redis.url=${redis.url}`, ...words]);
     const lists = await heard(
       clients,
-      async () => assert.equal((await emit("--room", "all", "--except", "odd", "x", '{"a":[1,"é"]}', "-7")).stdout, "3 servers heard it\n"),
+      async () => assert.equal((await emit("--room", "all", "--except", "odd", "x", '{"a":[1,"é"]}', "-7")).stdout, "4 servers heard it\n"),
       (last) => emit(last),
     );
     assert.deepEqual(lists, clients.map((_, index) => (index % 2 ? [] : [["x", { a: [1, "é"] }, -7]])));
@@ -151,8 +172,8 @@ describe("a broadcast", () => {
 for (const [mode, options] of Object.entries({ "": {}, " with the specific response channel": { publishOnSpecificResponseChannel: true } })) {
   describe(`a request${mode}`, () => {
     const prefix = `requests${mode.length}`;
-    const [ours, others, theirs] = [new Node("ours", "ours"), new Node("another of ours", "ours"), new Node("Node's", "reference")];
-    const nodes = [ours, others, theirs];
+    const nodes = four();
+    const [ours, others] = nodes;
     let clients;
     let n = 0;
     before(async () => {
@@ -212,11 +233,47 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
 
         test("to join and leave", async () => {
           asker.op("socketsJoin", { rooms: ["all"], except: [others.name], args: [["r:a", "r:b"]] });
-          await roomsAre([["r:a", "r:b"], [], ["r:a", "r:b"]]);
+          await roomsAre([["r:a", "r:b"], [], ["r:a", "r:b"], ["r:a", "r:b"]]);
           asker.op("socketsLeave", { rooms: ["r:a"], args: ["r:b"] });
-          await roomsAre([["r:a"], [], ["r:a"]]);
+          await roomsAre([["r:a"], [], ["r:a"], ["r:a"]]);
           asker.op("socketsLeave", { args: [["r:a"]] });
-          await roomsAre([[], [], []]);
+          await roomsAre([[], [], [], []]);
+        });
+
+        test("to join and leave, of those in a room and of one alone", async () => {
+          for (const number of [0, 2]) {
+            clients[number].node.child.say({ c: "join", nsp: "/", sid: clients[number].id, rooms: ["r:1"] });
+          }
+          await roomsAre([["r:1"], [], ["r:1"], []]);
+          asker.op("socketsJoin", { rooms: ["r:1"], args: ["r:2"] });
+          await roomsAre([["r:1", "r:2"], [], ["r:1", "r:2"], []]);
+          for (const [number, { id }] of clients.entries()) {
+            asker.op("socketsJoin", { rooms: [id], args: [`r:own ${number}`] });
+          }
+          await roomsAre([["r:1", "r:2", "r:own 0"], ["r:own 1"], ["r:1", "r:2", "r:own 2"], ["r:own 3"]]);
+          for (const [number, { id }] of clients.entries()) {
+            asker.op("socketsLeave", { rooms: [id], args: [`r:own ${number}`] });
+          }
+          asker.op("socketsLeave", { rooms: ["r:1"], args: ["r:2"] });
+          await roomsAre([["r:1"], [], ["r:1"], []]);
+          asker.op("socketsLeave", { args: ["r:1"] });
+          await roomsAre([[], [], [], []]);
+        });
+
+        test("for rooms and sockets of one that has gone", async () => {
+          for (const node of nodes) {
+            const client = await node.client("/", ["r:gone"]);
+            const { id: sid } = client;
+            client.disconnect();
+            await node.child.event("disconnect", { sid });
+            const [rooms, sockets] = [(await result(asker, "allRooms")).value, (await result(asker, "fetchSockets")).value];
+            assert.ok(!rooms.includes("r:gone") && !rooms.includes(sid) && !sockets.some(({ id }) => id === sid));
+          }
+        });
+
+        test("for acknowledgements where nobody is", async () => {
+          const { err, value } = await result(asker, "emit", { args: ["ask"], rooms: ["nobody"], ack: true, flags: { timeout: 1_000 } });
+          assert.deepEqual([err, value], [null, []]);
         });
 
         test("for acknowledgements", async () => {
@@ -226,14 +283,14 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
           const { err, value } = await result(asker, "emit", { args, ack: true, flags: { timeout: 5_000 } });
           assert.equal(err, null, `${number}`);
           const values = value.map((answer) => [...Buffer.from(answer.$bin, "base64")]).sort();
-          assert.deepEqual(values, [[9, 0], [9, 1], [9, 2]]);
+          assert.deepEqual(values, [[9, 0], [9, 1], [9, 2], [9, 3]]);
         });
 
         test("for acknowledgements of which one does not come", async () => {
           clients.forEach((client, index) => client.once("ask", (answer) => index && answer(index)));
           const { err, value } = await result(asker, "emit", { args: ["ask"], ack: true, flags: { timeout: 300 } });
           assert.match(err.message, /has timed out/);
-          if (asker.kind === "ours") assert.deepEqual(value.sort(), [1, 2]);
+          if (asker.kind === "ours") assert.deepEqual(value.sort(), [1, 2, 3]);
         });
 
         test("that servers hear", async () => {
@@ -257,13 +314,13 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
         });
 
         test("that one server does not acknowledge", async () => {
-          const [first, second] = nodes.filter((node) => node !== asker);
+          const [first, ...rest] = nodes.filter((node) => node !== asker);
           const asked = result(asker, "serverSideEmit", { args: ["who?"], ack: true });
           const { n } = await first.child.event("sse");
           first.child.say({ c: "answer", n, args: ["I"] });
-          await second.child.event("sse");
+          for (const node of rest) await node.child.event("sse");
           const { err, value } = await asked;
-          assert.deepEqual([err.message, value], ["timeout reached: only 1 responses received out of 2", ["I"]]);
+          assert.deepEqual([err.message, value], ["timeout reached: only 1 responses received out of 3", ["I"]]);
         });
 
         test("to go", async () => {
@@ -281,11 +338,16 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
       const client = await createClient({ url: redis.url }).connect();
       const emitter = new Emitter(client, { key: prefix });
       emitter.in("all").socketsJoin("r:e");
-      await roomsAre([["r:e"], ["r:e"], ["r:e"]]);
+      await roomsAre([["r:e"], ["r:e"], ["r:e"], ["r:e"]]);
       emitter.socketsLeave("r:e");
-      await roomsAre([[], [], []]);
+      await roomsAre([[], [], [], []]);
       emitter.serverSideEmit("from outside", 1);
       for (const node of nodes) assert.deepEqual((await node.child.event("sse")).args, ["from outside", 1]);
+      const leaving = await Promise.all(nodes.map((node) => node.client("/", ["leaving"])));
+      const gone = leaving.map((client) => event(client, "disconnect"));
+      emitter.in("leaving").disconnectSockets(true);
+      await Promise.all(gone);
+      assert.ok(clients.every(({ connected }) => connected));
       await client.close();
     });
 
