@@ -464,12 +464,11 @@ impl State {
 
     /// The event after which those come that a client has missed that has heard `heard`; `None` says that some of them are lost, or nobody ever heard that.
     fn missed_after(&self, progress: &Progress, heard: u64) -> Option<u64> {
-        let [known, ..] = progress.marks;
         let after = if heard == progress.sent {
             // It has heard all that was sent to it, however long that is ago.
             progress.left
-        } else if heard == known.sent {
-            known.next.map_or(progress.left, |next| next - 1)
+        } else if let Some(mark) = progress.marks.iter().find(|mark| mark.sent == heard) {
+            mark.next.map_or(progress.left, |next| next - 1)
         } else {
             self.log.binary_search_by_key(&heard, |logged| logged.number).ok()?;
             heard

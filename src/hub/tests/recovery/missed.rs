@@ -106,6 +106,24 @@ async fn who_has_heard_all_that_was_for_it_may_have_heard_it_long_ago() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_heard_last_may_be_long_ago_if_nothing_else_was_sent_until_a_heartbeat() {
+    let server = server(Namespace::new("/"));
+    let (mut quiet, me) = came(&server, "/", "").await;
+    server.io.emit("heard", ()).expect("sent");
+    let heard = offset(&quiet.hear().await, r#"["heard"]"#);
+    quiet.post("3").await;
+    // The log forgets it, and that it was the last before what is swallowed.
+    for _ in 0..10 {
+        advance(MINUTE).await;
+        server.io.to("others").emit("x", ()).expect("sent");
+    }
+    server.io.emit("swallowed", ()).expect("sent");
+    let (_back, told) = back(&server, "/", &me, Some(&heard)).await;
+    offset(&told[0], r#"["swallowed"]"#);
+    assert_eq!(Me::read(told.last().expect("a welcome")), me);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_heartbeat_says_what_has_arrived() {
     for heartbeats in [true, false] {
         let server = server(Namespace::new("/"));
