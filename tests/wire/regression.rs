@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 use stickyport::engine::{Application, CloseReason, Connection, Handshake, Message, Session, Version};
 use stickyport::shutdown::Phase;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 /// Longer than anything here takes, shorter than anyone's patience.
@@ -61,10 +61,8 @@ async fn a_slow_application_slows_its_client_down() {
     let socket = server.upgrade("EIO=4&transport=websocket").await.expect("upgraded");
     let flood = Flood::of(socket, masked(1, b"4"));
     for taken in 0..2_000 {
-        let start = Instant::now();
         while turnstile.taken.load(SeqCst) <= taken {
-            assert!(start.elapsed() < SOON, "message {taken}");
-            tokio::time::sleep(Duration::from_micros(100)).await;
+            assert!(timeout(SOON, turnstile.has_taken.notified()).await.is_ok(), "message {taken}");
         }
         turnstile.let_one_through();
     }
@@ -121,9 +119,14 @@ async fn a_session_closed_in_the_middle_of_its_upgrade_closes_its_socket() {
     impl Connection for Closing {
         fn message(&self, _: &Arc<Session>, _: Message) {}
         fn upgraded(&self, session: &Arc<Session>) {
+            let (holders, since) = (Arc::strong_count(session), Instant::now());
             session.close(CloseReason::ForcedClose);
-            // Time for the loop to find the session over.
-            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(100)));
+            // The loop finds the session over, and lets go of it.
+            tokio::task::block_in_place(|| {
+                while Arc::strong_count(session) == holders && since.elapsed() < SOON {
+                    std::thread::yield_now();
+                }
+            });
         }
         fn closed(&self, _: &Arc<Session>, _: CloseReason) {}
     }
@@ -335,6 +338,7 @@ async fn who_waits_at_the_shared_port_when_it_is_let_go_is_still_answered() {
 #[derive(Clone, Default)]
 struct Turnstile {
     taken: Arc<AtomicUsize>,
+    has_taken: Arc<Notify>,
     allowed: Arc<AtomicUsize>,
     session: Arc<std::sync::Mutex<Option<Arc<Session>>>>,
 }
@@ -358,6 +362,7 @@ impl Application for Turnstile {
 impl Connection for Turnstile {
     fn message(&self, _: &Arc<Session>, _: Message) {
         self.taken.fetch_add(1, SeqCst);
+        self.has_taken.notify_one();
     }
     fn closed(&self, _: &Arc<Session>, _: CloseReason) {}
     fn ready(&self) -> bool {
@@ -376,6 +381,9 @@ impl Flood {
         use std::io::Write;
         let is_over = Arc::new(AtomicBool::new(false));
         let mut stream = socket.http.stream.into_std().expect("a socket");
+        stream.set_nonblocking(false).expect("set");
+        // So often it looks whether it is over.
+        stream.set_write_timeout(Some(Duration::from_millis(20))).expect("set");
         let thread = std::thread::spawn({
             let is_over = is_over.clone();
             move || {
@@ -384,9 +392,7 @@ impl Flood {
                 while !is_over.load(SeqCst) {
                     match stream.write(&chunk[at..]) {
                         Ok(count) => (total, at) = (total + count, (at + count) % chunk.len()),
-                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                            std::thread::sleep(Duration::from_millis(1));
-                        }
+                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                         Err(_) => break,
                     }
                 }
