@@ -1,7 +1,7 @@
 //! Hundreds of clients, a clock that is not real, and everything that can go wrong, drawn from a seed: the same seed, the same run.
 //!
 //! The server is the real one from the engine up; only HTTP and the sockets are played. `SEED=123 cargo test --test simulation` runs one seed again, and
-//! `TAIL=1000` shows so many of its last lines if it fails.
+//! `TAIL=1000` shows so many of its last lines if it fails; `FROM=10000` begins with that seed instead of 0.
 
 mod application;
 mod chance;
@@ -31,6 +31,9 @@ const CROWDED: &[u64] = &[61, 131, 396];
 
 /// Lines of the trace that a failure shows, unless `TAIL` says otherwise.
 const TAIL: usize = 60;
+
+/// So many failures tell whether they are of one kind.
+const ENOUGH: usize = 20;
 
 /// No run takes so long, by its own clock.
 const A_DAY: Duration = Duration::from_secs(24 * 3600);
@@ -97,15 +100,16 @@ fn is_long() -> bool {
     std::env::var_os("STICKYPORT_LONG").is_some()
 }
 
-/// These, or the one that `SEED` names.
+/// These, or as many from the one on that `FROM` names, or the one that `SEED` names.
 fn seeds(these: impl Iterator<Item = u64>) -> Vec<u64> {
-    match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
-        Err(_) => these.collect(),
+    let named = |name| std::env::var(name).ok().map(|seed| seed.parse::<u64>().expect("a seed is a number"));
+    match named("SEED") {
+        Some(seed) => vec![seed],
+        None => these.map(|seed| seed + named("FROM").unwrap_or(0)).collect(),
     }
 }
 
-/// Looks at each of the seeds, on all processors, until one fails.
+/// Looks at each of the seeds, on all processors, until [`ENOUGH`] have failed; tells of one how, and names the others.
 fn for_each(seeds: &[u64], look: impl Fn(u64) -> Option<String> + Sync) {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
@@ -115,16 +119,19 @@ fn for_each(seeds: &[u64], look: impl Fn(u64) -> Option<String> + Sync) {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Relaxed)) {
                     if let Some(failure) = look(*seed) {
-                        failures.lock().expect("no panic").push(failure);
-                        // The others would tell of the same.
-                        next.store(seeds.len(), Relaxed);
+                        let mut failures = failures.lock().expect("no panic");
+                        failures.push(failure);
+                        if failures.len() >= ENOUGH {
+                            next.store(seeds.len(), Relaxed);
+                        }
                     }
                 }
             });
         }
     });
     let failures = failures.into_inner().expect("no panic");
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let others: Vec<_> = failures.iter().skip(1).filter_map(|failure| failure.lines().next()).collect();
+    assert!(failures.is_empty(), "{}\n{}", failures[0], others.join("\n"));
 }
 
 fn run(seed: u64) -> Outcome {
