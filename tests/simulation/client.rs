@@ -68,6 +68,8 @@ pub struct Visit {
     /// The last moment for all that is owed to it, once it has nothing more to say.
     pub settle_by: Option<Instant>,
     is_leaving: bool,
+    /// What it has begun to send ends its session.
+    pub is_parting: bool,
     /// Nothing can be expected of its session any more.
     pub is_troubled: bool,
     pub is_over: bool,
@@ -118,6 +120,7 @@ impl Visit {
             is_shy,
             settle_by: None,
             is_leaving: false,
+            is_parting: false,
             is_troubled: false,
             is_over: false,
             chance,
@@ -188,6 +191,11 @@ impl Visit {
         self.beat_by = self.stalled_until.max(Instant::now()) + within + self.world.plan.slack();
     }
 
+    /// Its part of the heartbeat.
+    pub fn beat(&self) -> &'static str {
+        if self.is_v3() { "2" } else { "3" }
+    }
+
     pub fn is_v3(&self) -> bool {
         self.sender.version == Version::V3
     }
@@ -233,6 +241,9 @@ impl Visit {
     }
 
     pub fn send(&mut self, packet: Packet) {
+        if packet == Packet::text(self.beat()) {
+            self.world.ledger.lock().beats(&self.sender.sid);
+        }
         self.send_saying(packet, None);
     }
 
@@ -265,9 +276,14 @@ impl Visit {
             Posted::Open => {
                 let mut books = self.world.ledger.lock();
                 posting.into_iter().for_each(|(voice, said)| books.landed(voice, said));
+                if self.is_parting && self.is_polling() && self.out.is_empty() {
+                    books.must_end(&self.sender.sid, Duration::ZERO);
+                }
             }
             Posted::Over if self.is_leaving => self.left(),
             Posted::Over => {}
+            // What is on its way to it comes first, and tells why.
+            Posted::Refused if !self.is_leaving && self.get.as_ref().is_some_and(Request::is_answered) => {}
             Posted::Refused => self.sent_away("its POST is refused"),
         }
     }
@@ -275,6 +291,9 @@ impl Visit {
     fn go_on(&mut self) {
         let Some(line) = self.line.as_mut() else { return };
         let read = line.go_on(&mut self.chance);
+        if self.is_parting && line.is_flushed() {
+            self.world.ledger.lock().line_ends(&self.sender.sid);
+        }
         for frame in read.frames {
             self.check(!self.is_over, format_args!("nothing comes behind the end"));
             match frame {
@@ -322,7 +341,7 @@ impl Visit {
             "2" if !self.is_v3() => {
                 self.expect_beat();
                 if !self.is_mute {
-                    self.send(Packet::text("3"));
+                    self.send(Packet::text(self.beat()));
                 }
             }
             "3" if self.is_v3() => self.expect_beat(),
@@ -356,7 +375,7 @@ impl Visit {
         }
         if self.ping_at.is_some_and(|at| at <= now) {
             self.ping_at = Some(now + self.world.plan.options.ping_interval);
-            self.send(Packet::text("2"));
+            self.send(Packet::text(self.beat()));
         }
         self.go_on_with_upgrade();
         if self.act_at <= now && !self.is_over {
@@ -425,6 +444,10 @@ impl Visit {
             Some(line) => {
                 line.push(&wire::frame(0x89, b"anyone?"));
                 let (there, back) = (self.lag(), self.lag());
+                if !self.world.ledger.lock().is_on_websocket(&self.sender.sid) {
+                    // Until the server has heard of the move a GET takes what waits.
+                    return;
+                }
                 tokio::spawn(requests::get(&self.world, &self.sender, there, back).answer);
             }
             None => {
@@ -466,14 +489,14 @@ impl Visit {
     fn leave(&mut self) {
         self.note(format_args!("leaves"));
         self.is_leaving = true;
-        let slack = self.world.plan.slack() + self.world.plan.stall();
         match &mut self.line {
             _ if self.chance.one_in(5) => return self.vanish(),
             None => self.send(Packet::text("1")),
             Some(line) if self.chance.one_in(4) => line.push(&Packet::text("1").frame(self.sender.version)),
             Some(line) => line.push(&wire::frame(0x88, &[])),
         }
-        self.may_end(&[CloseReason::TransportClose], Some(slack));
+        self.is_parting = true;
+        self.may_end(&[CloseReason::TransportClose]);
     }
 
     /// The server has taken its leave.
@@ -487,12 +510,12 @@ impl Visit {
         }
     }
 
-    pub fn may_end(&self, reasons: &[CloseReason], within: Option<Duration>) {
+    pub fn may_end(&self, reasons: &[CloseReason]) {
         let mut books = self.world.ledger.lock();
-        books.may_end(&self.sender.sid, reasons, within);
+        books.may_end(&self.sender.sid, reasons);
         if self.places.iter().all(|place| !matches!(place.state, State::In(_))) {
             // The server may wait for it to ask for a namespace, and not for long.
-            books.may_end(&self.sender.sid, &[CloseReason::ForcedServerClose], None);
+            books.may_end(&self.sender.sid, &[CloseReason::ForcedServerClose]);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What goes wrong with a client, or with the line to it.
 
 use crate::client::Visit;
-use crate::ledger::FAREWELL;
+use crate::places::{Place, State};
 use crate::requests::{self, Manner};
 use crate::wire::{self, Body, Packet};
 use stickyport::engine::CloseReason::{
@@ -24,32 +24,35 @@ impl Visit {
 
     /// Says what no client may say.
     fn break_the_protocol(&mut self) {
-        let again = match self.sender.version {
+        let (again, voice) = match self.sender.version {
             // If the server has just sent it away it would be let in again, under the same id.
-            Version::V3 => "44".to_owned(),
-            Version::V4 => format!(r#"40{{"voice":{}}}"#, self.world.ledger.lock().new_voice()),
+            Version::V3 => ("44".to_owned(), None),
+            Version::V4 => {
+                let voice = self.world.ledger.lock().new_voice();
+                (format!(r#"40{{"voice":{voice}}}"#), Some(voice))
+            }
         };
         let elsewhere = r#"42/nowhere,["say",0,0,""]"#;
         let words = [&again, elsewhere, "9", "2", "4", "49", "4x", "44{}", r#"42["disconnect"]"#, r#"452-["show"]"#, "3", "6"];
-        let words = self.chance.pick(&words);
-        let words = if *words == *"3" { self.unasked() } else { words }.to_owned();
+        let words = self.chance.pick(&words).to_owned();
         self.note(format_args!("WRONG: says {words}"));
-        self.may_end(&[ParseError, TransportError, ForcedClose, ForcedServerClose], None);
+        let is_asking = |place: &&mut Place| place.namespace == "/" && place.state == State::Asking;
+        if let Some(voice) = voice
+            && words == again
+            && let Some(place) = self.places.iter_mut().find(is_asking)
+        {
+            // What it asked for first is forgotten.
+            place.voice = voice;
+            self.claims.remove("/");
+        }
+        self.may_end(&[ParseError, TransportError, ForcedClose, ForcedServerClose]);
         self.send(Packet::text(words));
-    }
-
-    /// A packet that nobody asked for; from who answers no pings it is no pong, which would be an answer.
-    const fn unasked(&self) -> &'static str {
-        if self.is_mute { "6" } else { "3" }
     }
 
     /// Goes on as before, but for the heartbeat.
     fn fall_mute(&mut self) {
-        let plan = &self.world.plan;
-        // Whatever else it says puts its end off once.
-        let within = plan.silence() + plan.options.ping_timeout;
         self.note(format_args!("WRONG: does not answer pings any more"));
-        self.may_end(&[PingTimeout], Some(within));
+        self.may_end(&[PingTimeout]);
         self.is_mute = true;
         self.steps = 1_000;
     }
@@ -59,7 +62,7 @@ impl Visit {
         self.note(format_args!("WRONG: asks for nothing"));
         self.world.ledger.lock().is_troubled(&self.sender.sid);
         self.is_troubled = true;
-        self.may_end(&[ForcedServerClose], Some(self.world.plan.hub.connect_timeout + FAREWELL));
+        self.may_end(&[ForcedServerClose]);
     }
 
     fn go_wrong_on_polling(&mut self) {
@@ -82,7 +85,7 @@ impl Visit {
                 // Nobody knows which of the two brings what.
                 self.vanish();
             }
-            4 => self.post_badly(self.unasked(), Manner::Whole, &[TransportError, ParseError]),
+            4 => self.post_badly("3", Manner::Whole, &[TransportError, ParseError]),
             5 => {
                 let body = self.chance.pick(&["9", "x", "", "4\u{1e}\u{1e}4"]);
                 self.post_badly(body, Manner::Whole, &[TransportError, ParseError, ForcedClose, ForcedServerClose]);
@@ -94,7 +97,7 @@ impl Visit {
             7 => self.stop_answering(),
             _ => {
                 self.note(format_args!("WRONG: closes without a word"));
-                self.may_end(&[TransportClose], None);
+                self.may_end(&[TransportClose]);
                 self.send(Packet::text("1"));
             }
         }
@@ -102,15 +105,20 @@ impl Visit {
 
     /// The line breaks: at once for the server, if a request of this client is with it.
     fn break_off(&mut self, is_noticed: bool) {
-        let within = if is_noticed { self.world.plan.slack() } else { self.world.plan.silence() };
-        self.may_end(&[TransportError, PingTimeout], Some(within));
+        self.may_end(&[TransportError, PingTimeout]);
+        if is_noticed {
+            self.world.ledger.lock().must_end(&self.sender.sid, self.world.plan.slack());
+        }
         self.is_over = true;
     }
 
     /// Posts beside the POST that may be under way.
     fn post_badly(&mut self, body: &str, manner: Manner, reasons: &[CloseReason]) {
         self.note(format_args!("WRONG: posts {body:?}, {manner:?}"));
-        self.may_end(reasons, None);
+        self.may_end(reasons);
+        if manner == Manner::Whole && body == self.beat() {
+            self.world.ledger.lock().beats(&self.sender.sid);
+        }
         let (there, back) = (self.lag(), self.lag());
         tokio::spawn(requests::post(&self.world, &self.sender, Body::Text(body.to_owned()), manner, there, back).answer);
         self.stop_soon();
@@ -120,7 +128,6 @@ impl Visit {
         let half_a_frame = Packet::text("4 no more of this").frame(self.sender.version);
         let invalid_text = wire::frame(0x81, &[b'4', 0xff, 0xfe]);
         let too_large = wire::frame(0x81, "4".repeat(self.world.plan.options.max_payload + 1).as_bytes());
-        let slack = self.world.plan.slack();
         let Some(line) = &mut self.line else { return };
         let kind = self.chance.below(11);
         let (what, bytes, reason) = match kind {
@@ -143,13 +150,10 @@ impl Visit {
             }
         };
         self.note(format_args!("WRONG: its WebSocket {what}"));
-        // With the line goes what was not sent yet: a server that has not heard that the client moves there waits for its next poll.
-        let has_moved = self.world.ledger.lock().is_on_websocket(&self.sender.sid);
-        let is_unheard = kind <= 2 && !has_moved && self.line.as_ref().is_some_and(|line| !line.is_flushed());
-        self.may_end(&[reason, TransportError, TransportClose], (!is_unheard).then_some(slack));
-        if is_unheard {
-            let silence = self.world.plan.silence();
-            self.may_end(&[PingTimeout], Some(silence));
+        // A server that has not heard that the client has moved there waits for its next poll.
+        self.may_end(&[reason, TransportError, TransportClose, PingTimeout]);
+        if kind <= 2 || kind == 9 {
+            self.world.ledger.lock().line_ends(&self.sender.sid);
         }
         let line = self.line.as_mut().expect("it was there above");
         match kind {
@@ -163,7 +167,10 @@ impl Visit {
                 self.is_over = true;
             }
             9 => line.shut_down(),
-            _ => line.push(&bytes),
+            _ => {
+                line.push(&bytes);
+                self.is_parting = true;
+            }
         }
         self.stop_soon();
     }
@@ -172,7 +179,7 @@ impl Visit {
     pub fn vanish(&mut self) {
         self.note(format_args!("WRONG: vanishes"));
         self.world.ledger.lock().is_troubled(&self.sender.sid);
-        self.may_end(&[PingTimeout, TransportError], Some(self.world.plan.silence()));
+        self.may_end(&[PingTimeout, TransportError]);
         let candidate = self.candidate.take().map(|candidate| candidate.line);
         let lines = [self.line.take(), candidate].into_iter().flatten();
         self.world.vanished.lock().expect("no panic").extend(lines.map(|line| line.into_end()));
@@ -190,7 +197,7 @@ impl Visit {
         let options = &self.world.plan.options;
         let stall = self.chance.up_to(2 * (options.ping_interval + options.ping_timeout));
         self.note(format_args!("WRONG: stalls for {stall:?}"));
-        self.may_end(&[PingTimeout, TransportError], None);
+        self.may_end(&[PingTimeout, TransportError]);
         self.stalled_until = tokio::time::Instant::now() + stall;
         self.stop_soon();
     }

@@ -1,5 +1,6 @@
 //! What was said and what was heard: the promises that a run is held to, and the trace that tells how it went.
 
+use crate::world::Plan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -7,6 +8,7 @@ use std::time::Duration;
 use stickyport::engine::{CloseReason, Session, TransportKind};
 use stickyport::hub::{Broadcast, DisconnectReason, Socket};
 use stickyport::metrics::{Metrics, Value};
+use stickyport::protocol::eio::Version;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -73,9 +75,18 @@ pub struct Books {
 struct SessionEntry {
     client: String,
     session: Weak<Session>,
+    opened: Instant,
+    /// When the server last heard that its client lives.
+    alive: Instant,
+    /// How often its client has said so without being heard.
+    unheard: u64,
+    /// It has been in a namespace.
+    has_come_in: bool,
+    /// Since when the server can read over its WebSocket that it is over.
+    line_ended: Option<Instant>,
     /// What has happened to it, as reasons for its end.
     may_end: Vec<CloseReason>,
-    /// When it has to be over, by what has happened to it.
+    /// When it has to be over, by what else has happened to it.
     gone_by: Option<Instant>,
     /// Why the server has closed it, if it lets it take what waits.
     let_go: Option<CloseReason>,
@@ -116,6 +127,7 @@ pub enum Kind {
 struct News {
     number: u64,
     kind: Kind,
+    at: Instant,
     /// The client was away.
     is_away: bool,
     may_be_lost: bool,
@@ -182,21 +194,71 @@ impl Books {
 
     pub fn opened(&mut self, sid: &str, client: &str, session: Weak<Session>) {
         self.note(format_args!("{client}: session opened"));
-        let client = client.to_owned();
-        let entry =
-            SessionEntry { client, session, may_end: Vec::new(), gone_by: None, let_go: None, is_troubled: false, closed: None };
+        let now = Instant::now();
+        let entry = SessionEntry {
+            client: client.to_owned(),
+            session,
+            opened: now,
+            alive: now,
+            unheard: 0,
+            has_come_in: false,
+            line_ended: None,
+            may_end: Vec::new(),
+            gone_by: None,
+            let_go: None,
+            is_troubled: false,
+            closed: None,
+        };
         let before = self.sessions.insert(sid.to_owned(), entry);
         self.check(before.is_none(), format_args!("a sid is given once"));
     }
 
-    /// Something has happened after which the session may end so, and must have ended `within` that time, if any is given.
-    pub fn may_end(&mut self, sid: &str, reasons: &[CloseReason], within: Option<Duration>) {
-        let Some(entry) = self.sessions.get_mut(sid) else { return };
-        entry.may_end.extend(reasons);
-        if let Some(within) = within {
-            let by = Instant::now() + within;
-            entry.gone_by = Some(entry.gone_by.map_or(by, |before| before.min(by)));
+    /// Something has happened after which the session may end so.
+    pub fn may_end(&mut self, sid: &str, reasons: &[CloseReason]) {
+        if let Some(entry) = self.sessions.get_mut(sid) {
+            entry.may_end.extend(reasons);
         }
+    }
+
+    /// The server knows of something after which the session ends `within` that time.
+    pub fn must_end(&mut self, sid: &str, within: Duration) {
+        let Some(entry) = self.sessions.get_mut(sid) else { return };
+        let by = Instant::now() + within;
+        entry.gone_by = Some(entry.gone_by.map_or(by, |before| before.min(by)));
+    }
+
+    /// What its client has done to its WebSocket, or has sent over it, ends the session, if that has moved there.
+    pub fn line_ends(&mut self, sid: &str) {
+        if let Some(entry) = self.sessions.get_mut(sid) {
+            entry.line_ended.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Its client does its part of the heartbeat.
+    pub fn beats(&mut self, sid: &str) {
+        if let Some(entry) = self.sessions.get_mut(sid) {
+            entry.unheard += 1;
+        }
+    }
+
+    /// The server has heard its client's part of the heartbeat.
+    pub fn beat_is_heard(&mut self, sid: &str) {
+        let entry = self.sessions.get_mut(sid).expect("it was opened");
+        entry.alive = Instant::now();
+        let unheard = entry.unheard.checked_sub(1);
+        entry.unheard = unheard.unwrap_or(0);
+        let client = entry.client.clone();
+        self.check(unheard.is_some(), format_args!("{client}: a heartbeat that is heard was sent"));
+    }
+
+    /// A message of its client is there, which in protocol 3 is as good as a ping.
+    pub fn message_is_heard(&mut self, sid: &str, version: Version) {
+        let entry = self.sessions.get_mut(sid).expect("it was opened");
+        if version == Version::V3 {
+            entry.alive = Instant::now();
+        }
+        let is_open = entry.closed.is_none();
+        self.check(is_open, format_args!("nothing is heard after the end"));
     }
 
     /// From now on its client cannot be expected to answer.
@@ -217,7 +279,8 @@ impl Books {
 
     /// The server throws the session away, and what waits with it.
     pub fn discards(&mut self, sid: &str, reason: CloseReason, within: Duration) {
-        self.may_end(sid, &[reason], Some(within));
+        self.may_end(sid, &[reason]);
+        self.must_end(sid, within);
         if let Some(entry) = self.sessions.get_mut(sid) {
             entry.let_go = None;
         }
@@ -230,7 +293,9 @@ impl Books {
     }
 
     pub fn upgraded(&mut self, sid: &str) {
-        let entry = self.sessions.get(sid).expect("it was opened");
+        let entry = self.sessions.get_mut(sid).expect("it was opened");
+        // A pong that is owed is not waited for any more.
+        entry.alive = Instant::now();
         let (client, is_open) = (entry.client.clone(), entry.closed.is_none());
         self.note(format_args!("{client}: session upgraded"));
         self.check(is_open, format_args!("{client}: nothing is told after the end"));
@@ -258,18 +323,13 @@ impl Books {
         self.check(is_gone, format_args!("{client}: an instance that drains ends its session within the window"));
     }
 
-    pub fn is_closed(&self, sid: &str) -> bool {
-        self.sessions.get(sid).is_none_or(|entry| entry.closed.is_some())
-    }
-
     pub fn has_closed(&self, sid: &str, reason: CloseReason) -> bool {
         self.sessions.get(sid).is_some_and(|entry| entry.closed == Some(reason))
     }
 
     /// Whether the server has heard that the client has moved there.
     pub fn is_on_websocket(&self, sid: &str) -> bool {
-        let session = self.sessions.get(sid).and_then(|entry| entry.session.upgrade());
-        session.is_some_and(|session| session.transport() == TransportKind::WebSocket)
+        self.sessions.get(sid).is_some_and(SessionEntry::is_on_websocket)
     }
 
     /// Whether the server still takes the session for open.
@@ -303,7 +363,8 @@ impl Books {
         let (id, sid) = (socket.id().as_str(), socket.session().sid().as_str());
         let how = if socket.recovered() { "is back in" } else { "connected to" };
         self.note(format_args!("v{voice}: socket {how} {}", socket.namespace()));
-        let is_known = self.sessions.contains_key(sid) && voice < self.voices.len();
+        let session = self.sessions.get_mut(sid).map(|entry| entry.has_come_in = true);
+        let is_known = session.is_some() && voice < self.voices.len();
         let is_new = self.sockets.values().all(|other| other.voice != voice);
         self.check(is_known && is_new, format_args!("v{voice}: one CONNECT makes one socket"));
         if socket.recovered() {
@@ -351,11 +412,12 @@ impl Books {
     /// Whether a client that takes up this socket again has to be let in as who it was.
     pub fn must_recover(&self, id: &str) -> bool {
         let socket = &self.sockets[id];
-        match socket.disconnected {
+        let is_known = match socket.disconnected {
             Some((DisconnectReason::Session(reason), at)) => reason != CloseReason::ParseError && at.elapsed() < self.keep / 2,
             Some(_) => false,
             None => !socket.is_dismissed && !self.voices[socket.voice].has_left,
-        }
+        };
+        is_known && socket.missed_since().is_none_or(|at| at.elapsed() < self.keep)
     }
 
     /// The number under which a socket came in.
@@ -477,7 +539,10 @@ impl Books {
             };
             let session = self.sessions.get(&socket.sid).and_then(|entry| entry.session.upgrade());
             let is_away = !session.is_some_and(|session| session.is_open());
-            socket.news.push(News { number, kind, is_away, may_be_lost: kind == Kind::Volatile });
+            // Who is being sent away may have gone before, and then comes back for it.
+            let is_going = socket.is_dismissed && socket.disconnected.is_none();
+            let may_be_lost = kind == Kind::Volatile || is_going;
+            socket.news.push(News { number, kind, at: Instant::now(), is_away, may_be_lost });
             voices += &format!(" v{}", socket.voice);
         }
         if !voices.is_empty() {
@@ -542,14 +607,14 @@ impl Books {
     }
 
     /// What is true at every moment: each session is where it should be.
-    pub fn inspect(&mut self, metrics: &Metrics, largest_outbox: usize) {
+    pub fn inspect(&mut self, metrics: &Metrics, plan: &Plan, largest_outbox: usize) {
         let open: Vec<_> = self.sessions.values().filter(|entry| entry.closed.is_none()).collect();
         let sessions: Vec<_> = open.iter().filter_map(|entry| entry.session.upgrade()).collect();
         let websockets = sessions.iter().filter(|session| session.transport() == TransportKind::WebSocket).count();
         let backlog: usize = sessions.iter().map(|session| session.backlog()).sum();
         let largest = sessions.iter().map(|session| session.backlog()).max().unwrap_or(0);
         let now = Instant::now();
-        let overdue = open.iter().find(|entry| entry.gone_by.is_some_and(|by| by < now)).map(|entry| entry.client.clone());
+        let overdue = open.iter().find(|entry| entry.ends_by(plan) < now).map(|entry| entry.client.clone());
         let count = (open.len() as i64, websockets as i64);
         let gauges = (metrics.sessions.get(), metrics.sessions_websocket.get());
         let outbound = metrics.outbound_bytes.get();
@@ -578,10 +643,32 @@ impl Books {
     }
 }
 
+impl SessionEntry {
+    /// When it has to be over, by what has reached the server until now; what has not changes nothing.
+    fn ends_by(&self, plan: &Plan) -> Instant {
+        let outside = (!self.has_come_in).then_some(self.opened + plan.hub.connect_timeout + FAREWELL);
+        let line_ended = self.line_ended.filter(|_| self.is_on_websocket());
+        let ends = [Some(self.alive + plan.silence()), outside, line_ended.map(|at| at + plan.slack()), self.gone_by];
+        ends.into_iter().flatten().min().expect("the first")
+    }
+
+    fn is_on_websocket(&self) -> bool {
+        self.session.upgrade().is_some_and(|session| session.transport() == TransportKind::WebSocket)
+    }
+}
+
 impl SocketEntry {
     /// Whether all that must arrive of the first `count` news has.
     fn has_all(&self, count: usize) -> bool {
         self.news.iter().take(count).skip(self.arrived).all(|news| news.may_be_lost)
+    }
+
+    /// When it was sent the last news that it has, if it misses any since; or the first, if it has none.
+    fn missed_since(&self) -> Option<Instant> {
+        let kept = |news: &&News| news.kind == Kind::Kept;
+        let missed = self.news.iter().skip(self.arrived).find(kept)?;
+        let heard = self.news.iter().take(self.arrived).rfind(kept);
+        Some(heard.unwrap_or(missed).at)
     }
 
     fn has_all_but_what_it_was_away_for(&self) -> bool {

@@ -188,7 +188,7 @@ impl Visit {
             }
             if claim.sid != self.sender.sid {
                 // The server may not have noticed that the line was dead.
-                self.world.ledger.lock().may_end(&claim.sid, &[CloseReason::TransportError], None);
+                self.world.ledger.lock().may_end(&claim.sid, &[CloseReason::TransportError]);
             }
         }
         self.send(wire::say("0", namespace, &auth.to_string()));

@@ -31,6 +31,11 @@ impl<T> Request<T> {
     pub fn is_at_server(&self) -> bool {
         self.stage.0.load(Relaxed) == AT_SERVER
     }
+
+    /// Whether its answer is on its way.
+    pub fn is_answered(&self) -> bool {
+        self.stage.0.load(Relaxed) == ANSWERED
+    }
 }
 
 /// The answer to a GET.
