@@ -1,5 +1,7 @@
 """Who is where: the nodes of the fleet, and the slots that they have in nginx's pool."""
 
+import hashlib
+
 FIRST_PORT = 3131
 INSTANCES_PER_HOST = 32
 
@@ -70,6 +72,11 @@ def chosen(text, host, count):
     return [instance for instance in range(int(count)) if host in names or f"{host}:{instance}" in names]
 
 
+def differing(contents, checksums):
+    """Those of some files that a host has otherwise, by what it says of them: the checksum, or nothing where there is none."""
+    return {path: content for path, content in contents.items() if checksums[path] != (hashlib.sha256(content.encode()).hexdigest() if content else "")}
+
+
 class FilterModule:
     """What ansible looks for."""
 
@@ -77,6 +84,7 @@ class FilterModule:
         return {
             "stickyport_address": address,
             "stickyport_chosen": chosen,
+            "stickyport_differing": differing,
             "stickyport_node": node,
             "stickyport_nodes": nodes,
             "stickyport_slots": slots,

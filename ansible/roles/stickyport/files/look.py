@@ -2,7 +2,7 @@
 
 Standard input: {"instances": [NUMBER], "files": [PATH], "folders": [PATH]}
 Standard output: {"systemd": NUMBER, "bare": BOOL, "stale": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
-"next": LINK, "instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "kept": {NUMBER: CHECKSUM}, "existing": [NUMBER],
+"next": LINK, "instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "existing": [NUMBER],
 "files": {PATH: CHECKSUM}, "taken": TEXT}
 """
 
@@ -132,7 +132,6 @@ def main():
                 "current": link("/opt/stickyport/current"),
                 "next": link("/opt/stickyport/next"),
                 "instances": {str(number): instance(number, *unit[service][:2]) for number, service in zip(instances, services)},
-                "kept": {str(number): checksum(f"/etc/stickyport/instances/{number}.toml.before") for number in instances},
                 "existing": sorted(existing),
                 "files": {path: checksum(path) for path in asked["files"]},
                 "taken": taken(asked["instances"], unit),

@@ -1,8 +1,8 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
-Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "unit": PATH, "kernel": PATH}
-Standard output: {"program": BOOL, "unit": CHECKSUM, "kernel": CHECKSUM, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}: the unit's
-is empty if systemd has not read it, and printed is what `nginx -T` would; there is a copy afterwards if it was to be kept and is needed.
+Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "looked": [PATH]}
+Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}: what is
+looked at, whether systemd has not read what nginx's unit says now, and what `nginx -T` would print; there is a copy afterwards if it was to be kept and is needed.
 """
 
 import hashlib
@@ -42,7 +42,8 @@ def read(path):
 
 
 def checksum(path):
-    return hashlib.sha256((read(path) or "").encode()).hexdigest()
+    content = read(path)
+    return "" if content is None else hashlib.sha256(content.encode()).hexdigest()
 
 
 def systemctl(*arguments):
@@ -53,8 +54,8 @@ def main():
     wanted = json.load(sys.stdin)
     found = {
         "program": os.path.exists("/usr/sbin/nginx"),
-        "unit": "" if systemctl("show", "--value", "--property", "NeedDaemonReload", "nginx.service") == "yes" else checksum(wanted["unit"]),
-        "kernel": checksum(wanted["kernel"]),
+        "files": {path: checksum(path) for path in wanted["looked"]},
+        "stale": systemctl("show", "--value", "--property", "NeedDaemonReload", "nginx.service") == "yes",
         "differs": [name for name, content in wanted["files"].items() if read(f"{TREE}/{name}") != content],
         "surplus": [name for name in wanted["removed"] if os.path.lexists(f"{TREE}/{name}")],
         "active": systemctl("is-active", "nginx.service") == "active",
