@@ -243,8 +243,14 @@ class Balancer(unittest.TestCase):
         with Fleet() as fleet:
             tls = {"certificate": "/c.pem", "key": "/k.pem"}
             fleet.host("proxy1").update({"stickyport_nginx_front": "nlb", "stickyport_nginx_front_networks": ["10.0.0.0/24"], "stickyport_nginx_tls": tls})
-            self.assertEqual(fleet.rendered("listen", "listen "), ["listen 443 ssl proxy_protocol backlog=4096;", "listen [::]:443 ssl proxy_protocol backlog=4096;"])
-            self.assertEqual(fleet.rendered("redirect", "listen "), ["listen 80 proxy_protocol;", "listen [::]:80 proxy_protocol;"])
+            self.assertEqual(fleet.rendered("listen", "listen "), ["listen 443 ssl default_server proxy_protocol backlog=4096;", "listen [::]:443 ssl default_server proxy_protocol backlog=4096;"])
+            self.assertEqual(fleet.rendered("redirect", "listen "), ["listen 80 default_server proxy_protocol;", "listen [::]:80 default_server proxy_protocol;"])
+
+    def test_beside_other_sites_it_has_its_names_and_no_others(self):
+        with Fleet() as fleet:
+            fleet.host("proxy1").update({"stickyport_nginx_server_name": "chat.example.org", "stickyport_nginx_tls": {"certificate": "/c.pem", "key": "/k.pem"}})
+            self.assertEqual(fleet.rendered("listen", ("listen ", "server_name ")), ["listen 443 ssl backlog=4096;", "listen [::]:443 ssl backlog=4096;", "server_name chat.example.org;"])
+            self.assertEqual(fleet.rendered("redirect", ("listen ", "server_name ")), ["listen 80;", "listen [::]:80;", "server_name chat.example.org;"])
 
     def test_hsts_is_what_the_inventory_says(self):
         with Fleet() as fleet:
@@ -333,7 +339,7 @@ class Fleet:
             root.mkdir()
             known = {"ansible_connection": "local", "ansible_become": False, "ansible_host": f"10.0.0.{number + 1}", "root": str(root)}
             if group == "stickyport_app":
-                known |= {"stickyport_host_id": number, "stickyport_instances_per_host": 2, "stickyport_leaving_nodes": []}
+                known |= {"stickyport_host_id": number, "stickyport_instances_per_host": 2, "stickyport_leaving": [], "stickyport_leaving_nodes": []}
                 known["stickyport_seen"] = {"bare": False, "current": "", "next": "", "instances": {str(each): UP for each in range(2)}}
             self.inventory[group]["hosts"][host] = known
 

@@ -1,8 +1,8 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
 Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "looked": [PATH]}
-Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "surplus": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}: what is
-looked at, whether systemd has not read what nginx's unit says now, and what `nginx -T` would print; there is a copy afterwards if it was to be kept and is needed.
+Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "surplus": [NAME], "foreign": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}: what is
+looked at, what is to be replaced or removed and is neither Debian's nor ours, whether systemd has not read what nginx's unit says now, and what `nginx -T` would print; there is a copy afterwards if it was to be kept and is needed.
 """
 
 import hashlib
@@ -60,11 +60,24 @@ def main():
         "surplus": [name for name in wanted["removed"] if os.path.lexists(f"{TREE}/{name}")],
         "active": systemctl("is-active", "nginx.service") == "active",
     }
+    found["foreign"] = [name for name in ("nginx.conf", *found["surplus"]) if name in (*found["differs"], *found["surplus"]) and is_foreign(name, wanted["files"].get(name, ""))]
     shutil.rmtree(wanted["stage"], ignore_errors=True)
     found["printed"], found["refusal"] = asked(wanted, found["surplus"]) if found["program"] else ("", "")
     if found["refusal"] or not wanted["keep"] or found["active"] and not found["differs"] + found["surplus"]:
         shutil.rmtree(wanted["stage"], ignore_errors=True)
     print(json.dumps(found))
+
+
+def is_foreign(name, ours):
+    """Whether somebody has written it: it is there, and neither one of ours, whose first line does not change, nor as Debian's package brings it."""
+    path = f"{TREE}/{name}"
+    # Debian has a link in sites-enabled.
+    content = read(path)
+    if content is None or content.splitlines()[:1] == ours.splitlines()[:1]:
+        return False
+    packaged = subprocess.run(["dpkg-query", "--show", "--showformat", "${Conffiles}\n", "nginx-common"], capture_output=True, text=True).stdout
+    digest = hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
+    return f"{os.path.realpath(path)} {digest}" not in packaged
 
 
 def asked(wanted, surplus):
