@@ -5,5 +5,16 @@ import time
 BEGAN = time.monotonic()
 
 
+# How long each scenario took, in their order.
+TOOK = {}
+
+
+def table():
+    """What took how long, a line each."""
+    for what, seconds in TOOK.items():
+        print(f"{seconds:7.1f} s  {what}")
+    print(f"{time.monotonic() - BEGAN:7.1f} s  in all", flush=True)
+
+
 def say(what):
     print(f"  [{time.monotonic() - BEGAN:5.1f} s] {what}", flush=True)

@@ -23,7 +23,7 @@ def main():
     suite = unittest.TestSuite(scenarios.chosen(lab, arguments))
     result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, failfast="--failfast" in arguments).run(suite)
     lab.stop()
-    clock.say("done")
+    clock.table()
     return 0 if result.wasSuccessful() else 1
 
 

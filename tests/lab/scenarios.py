@@ -105,6 +105,8 @@ class Scenarios(unittest.TestCase):
 
     def setUp(self):
         print(flush=True)
+        began = time.monotonic()
+        self.addCleanup(lambda: clock.TOOK.update({self._testMethodName: time.monotonic() - began}))
         if self.lab.fleet:
             self.lab.fleet.mark()
             self.log = self.lab.log_mark()
