@@ -41,9 +41,8 @@ impl Visit {
             && words == again
             && let Some(place) = self.places.iter_mut().find(is_asking)
         {
-            // What it asked for first is forgotten.
+            // If the server has let it in already, this ends its session; else what it asked for first is forgotten, and who it was with it.
             place.voice = voice;
-            self.claims.remove("/");
         }
         self.may_end(&[ParseError, TransportError, ForcedClose, ForcedServerClose]);
         self.send(Packet::text(words));

@@ -109,7 +109,7 @@ impl Visit {
         let is_back = before.as_ref().is_some_and(|claim| Some(claim.pid.as_str()) == said.data["pid"].as_str());
         self.note(format_args!("{} {namespace}", if is_back { "back in" } else { "in" }));
         if let Some(claim) = &before {
-            let must_be = !is_back && self.must_be_back(claim, namespace);
+            let must_be = !is_back && !self.is_troubled && self.must_be_back(claim, namespace);
             self.check(!must_be, format_args!("who comes back in time is who it was"));
             self.check(!is_back || claim.id == id, format_args!("who comes back has its id"));
         }
