@@ -186,6 +186,10 @@ metrics! {
     recovered: Counter,
     /// Sockets that could not take up the connection that they named, and began anew.
     not_recovered: Counter,
+    /// Sessions that were ended because their client is at another node of the cluster.
+    fenced: Counter,
+    /// Sessions written to Redis, kept there longer or deleted there, for clients who may come back on another node.
+    sessions_written: Counter,
     /// Bytes of events and sessions that are kept for clients who may come back.
     recovery_bytes: Gauge,
     /// Namespace connections refused by a middleware or for want of the namespace.

@@ -1,11 +1,11 @@
 //! What the other nodes say: read, judged, and handed to the hub. What is no message of theirs is skipped and counted.
 
 use super::redis::Redis;
-use super::streams::Id;
+use super::streams::{Fence, Turn};
 use super::wire::{
     Answer, Bounds, Broadcast, Channels, Deed, Entry, Heard, Message, Request, Response, SENDER, Said, WireError, Wish,
 };
-use crate::hub::{Adapter as _, Flags, RemoteSocket, ServerEvent, SocketIo, Target};
+use crate::hub::{Adapter as _, Flags, Offset, RemoteSocket, ServerEvent, SocketIo, Target};
 use crate::protocol::sio::Args;
 use crate::reminder::Reminder;
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub(super) enum Kind {
     Response,
     /// Of a cluster over streams: both of these.
     Message,
+    /// A client is at another node now, or no longer at one.
+    Fence,
 }
 
 impl Inbound {
@@ -74,6 +76,7 @@ impl Inbound {
             Kind::Broadcast => self.broadcast(&route, channel, &message),
             Kind::Request => Request::decode(&message, &self.bounds).and_then(|request| self.request(&route, request)),
             Kind::Message => self.message(&route, &message),
+            Kind::Fence => self.fence(&message),
             Kind::Response => Response::decode(&message, &self.bounds).map(|response| self.redis.questions.answer(response)),
         };
         if let Err(error) = heard {
@@ -117,15 +120,15 @@ impl Inbound {
     }
 
     /// An entry of a stream was read.
-    pub(super) fn hear_entry(&self, place: usize, id: Id, fields: &[(Bytes, Bytes)]) {
+    pub(super) fn hear_entry(&self, place: usize, id: Offset, fields: &[(Bytes, Bytes)]) {
         let metrics = self.redis.metrics();
         metrics.cluster_received.inc();
         let sender = fields.iter().find(|(name, _)| name == SENDER).map(|(_, sender)| sender);
         if sender.is_some_and(|sender| sender == self.redis.uid()) {
             if let Some(streams) = &self.redis.streams {
-                streams.backlog.read(place);
+                self.take_turn(Some(id), streams.backlog.read(place));
             }
-        } else if let Err(error) = self.entry(fields) {
+        } else if let Err(error) = self.entry(Some(id), fields.iter().map(|(name, value)| (&**name, value.clone()))) {
             metrics.cluster_skipped.inc();
             if self.skipped.is_due(Instant::now()) {
                 tracing::warn!(%id, "an entry of a stream was skipped: {error}");
@@ -133,8 +136,18 @@ impl Inbound {
         }
     }
 
-    fn entry(&self, fields: &[(Bytes, Bytes)]) -> Result<(), WireError> {
-        let entry = Entry::read(fields.iter().map(|(name, value)| (&**name, value.clone())), &self.bounds)?;
+    /// What this node has written is done here, too, if it has not been done.
+    pub(super) fn take_turn(&self, id: Option<Offset>, Turn { entry, then }: Turn) {
+        if let Some(fields) = entry
+            && let Err(error) = self.entry(id, fields.iter().map(|(name, value)| (name.as_bytes(), value.clone())))
+        {
+            tracing::error!("this node does not understand itself: {error}");
+        }
+        then.into_iter().for_each(|act| act());
+    }
+
+    fn entry<'a>(&self, id: Option<Offset>, fields: impl Iterator<Item = (&'a [u8], Bytes)>) -> Result<(), WireError> {
+        let entry = Entry::read(fields, &self.bounds)?;
         let sockets = |target: Target| self.io.of(&entry.namespace).to(target.rooms).except(target.except).local();
         match entry.deed(&self.bounds)? {
             Deed::Join(target, rooms) => sockets(target).sockets_join(rooms),
@@ -142,10 +155,25 @@ impl Inbound {
             Deed::Disconnect(target, close) => sockets(target).disconnect_sockets(close),
             Deed::Emit(stated) => {
                 let mut read = Ok(());
-                self.io.deliver(&entry.namespace, &stated.scope.target, &stated.scope.flags, || {
+                self.io.hear(&entry.namespace, id, &stated.scope.target, &stated.scope.flags, || {
                     stated.event(&self.bounds).map_err(|error| read = Err(error)).ok()
                 });
                 return read;
+            }
+        }
+        Ok(())
+    }
+
+    fn fence(&self, message: &Bytes) -> Result<(), WireError> {
+        let Some(streams) = self.redis.streams.clone() else { return Ok(()) };
+        match Fence::read(message)? {
+            Fence::Free { id } => streams.fences.answered(&id),
+            Fence::Release { namespace, pid, id, from } => {
+                let (io, channel) = (self.io.clone(), self.redis.fence_channel(&from));
+                tokio::spawn(async move {
+                    io.fence(&namespace, &pid).await;
+                    streams.sessions.then(channel, Fence::Free { id }.written());
+                });
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use super::inbound::{Inbound, Kind, Route};
 use super::members::{self, LIFETIME, MEMORY, Members};
 use super::outbox::Publication;
 use super::redis::Redis;
-use super::streams::{self, Streams};
+use super::streams::{self, Streams, What};
 use super::wire::Channels;
 use crate::engine::Entropy;
 use crate::hub::Adapter as _;
@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -28,6 +28,8 @@ use tokio_util::task::AbortOnDropHandle;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// So often it is given a sign of life, which it has to answer.
 const BEAT: Duration = Duration::from_secs(3);
+/// How long what it has said last may take to be read when it has gone.
+const DRAIN: Duration = Duration::from_millis(100);
 /// The pause before the second attempt, the longest one, and what makes it about twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -60,11 +62,15 @@ pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
                 }
                 redis.is_connected.send_replace(true);
                 let ended = session.serve().await;
+                if ended.is_err() {
+                    session.drain().await;
+                }
                 redis.is_connected.send_replace(false);
                 *redis.connection.lock().expect(UNPOISONED) = None;
                 redis.outbox.close();
                 if let Some(streams) = &redis.streams {
-                    streams.backlog.close();
+                    streams.backlog.close().into_iter().for_each(|turn| inbound.take_turn(None, turn));
+                    streams.sessions.close();
                 }
                 redis.metrics().redis_down.inc();
                 // One that takes us and throws us out again is not asked more often than one that is away.
@@ -133,6 +139,10 @@ impl<'a> Session<'a> {
             // What it was told last may still wait to be done, and is told again if it is not there now. It has gone, as a rule, or that is not ours to say.
             let _: RedisResult<Value> = cmd("CLIENT").arg("KILL").arg("ID").arg(former).query_async(&mut self.connection).await;
         }
+        let own = self.redis.fence_channel(self.redis.uid());
+        let channels = self.redis.channels(&ByteString::new());
+        self.inbound.route(own.clone(), Route { namespace: ByteString::new(), channels, kind: Kind::Fence });
+        self.connection.subscribe(own).await?;
         let connection = streams.connect(&self.redis.client, self.inbound, PATIENCE).await?;
         let (streams, inbound, broken) = (Arc::clone(streams), Arc::clone(self.inbound), self.broken.clone());
         self.reading = Some(AbortOnDropHandle::new(tokio::spawn(async move {
@@ -153,12 +163,21 @@ impl<'a> Session<'a> {
             tokio::select! {
                 batch = self.redis.outbox.next() => self.publish(&batch).await?,
                 batch = next_entries(self.redis) => self.write(batch).await?,
+                () = sessions_due(self.redis) => drop(self.keep().await?),
                 () = self.redis.namespaces.changed.notified() => self.subscribe().await?,
                 _ = beat.tick() => self.beat().await?,
                 () = self.redis.registry.changed.notified() => self.beat().await?,
                 () = self.broken.cancelled() => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
                 () = self.redis.leaving.cancelled() => return self.finish().await,
             }
+        }
+    }
+
+    /// Takes in what Redis has said before it went: what this node has written may be there.
+    async fn drain(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            // As long as Redis is there nothing ends it.
+            let _ = timeout(DRAIN, reading).await;
         }
     }
 
@@ -197,6 +216,7 @@ impl<'a> Session<'a> {
 
     /// Sends what was said last, and is no longer waited for.
     async fn finish(&mut self) -> RedisResult<()> {
+        while self.keep().await? {}
         if let Some(streams) = &self.redis.streams {
             loop {
                 let batch = streams.backlog.take();
@@ -246,6 +266,49 @@ impl<'a> Session<'a> {
         let () = pipe.query_async(&mut self.connection).await?;
         self.redis.metrics().cluster_published.add(count as u64);
         Ok(())
+    }
+
+    /// Writes clients' sessions; `false` says that there were none to be written.
+    async fn keep(&mut self) -> RedisResult<bool> {
+        let Some(streams) = &self.redis.streams else { return Ok(false) };
+        let (writes, then) = streams.sessions.take();
+        let mut pipe = pipe();
+        for streams::Write { pid, what } in &writes {
+            let key = streams.sessions.key(pid.as_str());
+            match what {
+                What::Set(record, keep, is_there) => {
+                    pipe.cmd("SET").arg(key).arg(record).arg("PX").arg(keep.as_millis().max(1) as u64);
+                    if *is_there {
+                        pipe.arg("XX");
+                    }
+                }
+                What::Refresh(keep) => {
+                    pipe.cmd("PEXPIRE").arg(key).arg(keep.as_millis() as u64);
+                }
+                // Whether it was there does not matter.
+                What::Delete => {
+                    pipe.cmd("DEL").arg(key);
+                }
+            }
+        }
+        for (channel, message) in &then {
+            pipe.cmd("PUBLISH").arg(channel).arg(message);
+        }
+        if pipe.is_empty() {
+            return Ok(false);
+        }
+        let answers: Vec<Value> = pipe.query_async(&mut self.connection).await?;
+        let is_missing = |answer: &Value| matches!(answer, Value::Nil | Value::Int(0));
+        let was_to_be_there = |write: &streams::Write| write.what != What::Delete;
+        let missing: Vec<_> = writes
+            .iter()
+            .zip(&answers)
+            .enumerate()
+            .filter(|(_, (write, answer))| was_to_be_there(write) && is_missing(answer))
+            .map(|(index, _)| index)
+            .collect();
+        streams.sessions.written(&writes, &missing);
+        Ok(!writes.is_empty())
     }
 
     /// Listens to what concerns the namespaces that there are now.
@@ -298,6 +361,14 @@ struct Heard {
     /// Where broadcasts come, unless they come through a stream.
     pattern: Option<String>,
     names: Vec<String>,
+}
+
+/// Waits until clients' sessions are to be written.
+async fn sessions_due(redis: &Redis) {
+    match &redis.streams {
+        Some(streams) => streams.sessions.due().await,
+        None => pending().await,
+    }
 }
 
 /// What is to be written to streams, as soon as there is something.

@@ -30,6 +30,8 @@ options! {
         pub stream_length: usize = 10_000,
         /// How many entries are read at a time; the reference's `readCount`.
         pub stream_read: usize = 100,
+        /// What the keys of clients' sessions begin with; the reference's `sessionKeyPrefix`.
+        pub session_prefix: String = "sio:session:".to_owned(),
     }
 }
 

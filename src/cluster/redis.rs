@@ -10,7 +10,9 @@ use super::registry::{Fleet, FleetError, Registry};
 use super::streams::Streams;
 use super::wire::{Answer, Bounds, Broadcast, Channels, Entry, Message, Request, WireError, Wish};
 use crate::engine::{Entropy, Hold};
-use crate::hub::{Action, Adapter, AdapterError, Asked, ClusterReply, Flags, Missing, RemoteAck, Room, SocketIo, Target};
+use crate::hub::{
+    Action, Adapter, AdapterError, Archive, Asked, ClusterReply, Flags, Missing, RemoteAck, Room, SocketIo, Target,
+};
 use crate::metrics::Metrics;
 use crate::protocol::limits::Limits;
 use crate::protocol::sio::Args;
@@ -35,7 +37,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Joins a node to the others of its cluster over Redis.
 ///
 /// A broadcast that reaches this node's sockets goes on to the others' while Redis is there. While it is not, those here still hear it, `/readyz` says so, and
-/// what could not be sent is counted: nothing waits for Redis to come back, as in the reference.
+/// what could not be sent is counted: nothing waits for Redis to come back, as in the reference. Over streams what is done to sockets does wait, and clients who
+/// may come back do so on any node.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -101,8 +104,9 @@ impl Redis {
         let client = link::client(&options.url).map_err(UrlError)?;
         let is_over_streams = options.adapter == Protocol::RedisStreams;
         let (metrics, uid) = (Arc::new(Metrics::default()), if is_over_streams { hexadecimal() } else { uid() });
-        let streams = is_over_streams.then(|| Arc::new(Streams::new(options, limits.cluster_outbox_bytes, Arc::clone(&metrics))));
         let bounds = Bounds { bytes: limits.cluster_message_bytes, rooms: limits.cluster_rooms, attachments: usize::MAX };
+        let of_streams = || Arc::new(Streams::new(options, limits.cluster_outbox_bytes, (&uid, &bounds), &metrics));
+        let streams = is_over_streams.then(of_streams);
         Ok(Arc::new(Self {
             client,
             outbox: Outbox::new(limits.cluster_outbox_bytes, Arc::clone(&metrics)),
@@ -202,6 +206,11 @@ impl Redis {
         if self.streams.is_some() { channels.room(uid) } else { channels.response_to(uid) }
     }
 
+    /// Where a node is told that a client of its is at another one: a channel of ours that Node's servers do not hear.
+    pub(super) fn fence_channel(&self, uid: &str) -> String {
+        format!("stickyport#{}#fence#{uid}", self.options.prefix)
+    }
+
     /// `false` says that it was not sent.
     fn request(&self, channels: &Channels, id: Option<&str>, body: Wish<'_>) -> bool {
         let request = Request { sender: Some(self.uid.as_str().into()), id: id.map(Into::into), body };
@@ -216,7 +225,8 @@ impl Redis {
     fn write(&self, streams: &Streams, namespace: &ByteString, action: Action<'_>) -> bool {
         match Entry::of(&self.uid, namespace, action, &self.bounds) {
             Ok(None) => return false,
-            Ok(Some(entry)) => drop(streams.backlog.push(streams.place(namespace), &entry)),
+            // Here it is done already.
+            Ok(Some(entry)) => streams.backlog.push(streams.place(namespace), &entry),
             Err(error) => self.refused(namespace, error),
         }
         true
@@ -233,7 +243,7 @@ impl Redis {
         }
     }
 
-    fn refused(&self, place: &str, error: WireError) {
+    pub(super) fn refused(&self, place: &str, error: WireError) {
         self.metrics.cluster_unsent.inc();
         if self.too_long.is_due(Instant::now()) {
             tracing::warn!(place, "a message was not sent to the other nodes: {error}");
@@ -281,6 +291,10 @@ fn away<T>() -> ClusterReply<Vec<T>> {
 }
 
 impl Adapter for Redis {
+    fn archive(self: Arc<Self>) -> Option<Arc<dyn Archive>> {
+        self.streams.is_some().then_some(self as _)
+    }
+
     fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
@@ -462,7 +476,7 @@ impl Namespaces {
 const UNPOISONED: &str = "no code that can panic runs under this lock";
 
 /// Sixteen characters, as the reference has them in a cluster over streams.
-fn hexadecimal() -> String {
+pub(super) fn hexadecimal() -> String {
     format!("{:016x}", Entropy::default().bits() as u64)
 }
 

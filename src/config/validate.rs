@@ -36,6 +36,9 @@ impl Config {
             format!("{:?} is empty or has a #, which divides the parts of a channel's name", self.redis.prefix)
         });
         problems.check("redis.stream", !self.redis.stream.is_empty(), || "is empty, and a stream needs a key".to_owned());
+        problems.check("redis.session_prefix", !self.redis.session_prefix.is_empty(), || {
+            "is empty, and sessions would be among all other keys".to_owned()
+        });
         problems.check("redis.stream_count", (1..=1_000).contains(&self.redis.stream_count), || "must be 1 to 1000".to_owned());
         for (key, count) in [("redis.stream_length", self.redis.stream_length), ("redis.stream_read", self.redis.stream_read)] {
             problems.check(key, count > 0, || "must be more than 0".to_owned());

@@ -1,5 +1,6 @@
 //! The seam to the other nodes of a cluster: what the hub tells whoever reaches them, what it asks, and what comes back.
 
+use super::archive::Archive;
 use super::broadcast::Flags;
 use super::errors::AdapterError;
 use super::room::Room;
@@ -22,6 +23,11 @@ pub type Asked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// What is done to sockets is done here first, by the hub, and then told to the adapter. Nothing in it may wait: it is called from handlers, and
 /// under locks.
 pub trait Adapter: fmt::Debug + Send + Sync + 'static {
+    /// What it keeps for clients who come back on another node, if it can.
+    fn archive(self: Arc<Self>) -> Option<Arc<dyn Archive>> {
+        None
+    }
+
     /// Where it counts.
     fn metrics(&self) -> &Arc<Metrics>;
 

@@ -150,10 +150,9 @@ impl Broadcast {
     pub fn emit(&self, event: &str, args: impl IntoArgs) -> Result<(), EmitError> {
         let event = unreserved(event)?;
         let args = args.into_args()?;
-        for live in self.lives() {
+        self.act(Action::Emit { target: &self.target, flags: &self.flags, event, args: &args }, |live| {
             live.broadcast(&self.target, &self.flags, event, &args);
-        }
-        self.tell(Action::Emit { target: &self.target, flags: &self.flags, event, args: &args });
+        });
         Ok(())
     }
 
@@ -213,29 +212,28 @@ impl Broadcast {
     /// Lets them join a room or several; one that is in too many rooms joins none.
     pub fn sockets_join(&self, rooms: impl Rooms) {
         let rooms: Vec<Room> = rooms.rooms().collect();
-        for socket in self.local_sockets() {
-            if let Err(error) = socket.join(&rooms) {
-                tracing::debug!(id = %socket.log_id(), %error, "a socket did not join");
+        self.act(Action::Join { target: &self.target, rooms: &rooms }, |live| {
+            for socket in live.select(&self.target) {
+                if let Err(error) = socket.join(&rooms) {
+                    tracing::debug!(id = %socket.log_id(), %error, "a socket did not join");
+                }
             }
-        }
-        self.tell(Action::Join { target: &self.target, rooms: &rooms });
+        });
     }
 
     /// Lets them leave a room or several.
     pub fn sockets_leave(&self, rooms: impl Rooms) {
         let rooms: Vec<Room> = rooms.rooms().collect();
-        for socket in self.local_sockets() {
-            socket.leave(&rooms);
-        }
-        self.tell(Action::Leave { target: &self.target, rooms: &rooms });
+        self.act(Action::Leave { target: &self.target, rooms: &rooms }, |live| {
+            live.select(&self.target).iter().for_each(|socket| socket.leave(&rooms));
+        });
     }
 
     /// Sends them out of the namespace, as [`Socket::disconnect`] does.
     pub fn disconnect_sockets(&self, close: bool) {
-        for socket in self.local_sockets() {
-            socket.disconnect(close);
-        }
-        self.tell(Action::Disconnect { target: &self.target, close });
+        self.act(Action::Disconnect { target: &self.target, close }, |live| {
+            live.select(&self.target).iter().for_each(|socket| socket.disconnect_now(close));
+        });
     }
 
     /// The rooms of the namespace that somebody in the cluster is in, the sockets' own among them, in no order.
@@ -287,24 +285,40 @@ impl Broadcast {
         Ok(reply)
     }
 
+    /// Does something here and has the same done on the other nodes, if there are any and they are meant; where the cluster has one order for all, it is
+    /// done here, too, when its turn has come.
+    fn act(&self, action: Action<'_>, here: impl Fn(&Live)) {
+        let Some(archive) = self.io.archive().filter(|_| !self.flags.local) else {
+            self.lives().iter().for_each(|live| here(live));
+            return self.tell(action);
+        };
+        for name in self.names() {
+            if !archive.record(&name, action)
+                && let Some(live) = self.io.live(&name)
+            {
+                here(&live);
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<ByteString> {
+        match &self.scope {
+            Scope::Namespace(name) => vec![name.clone()],
+            Scope::Children(label) => self.io.children_of(label).iter().map(|live| live.name.clone()).collect(),
+        }
+    }
+
     /// Has the same done on the other nodes, if there are any and they are meant.
     fn tell(&self, action: Action<'_>) {
         if let Some(adapter) = self.adapter() {
-            match &self.scope {
-                Scope::Namespace(name) => adapter.tell(name, action),
-                Scope::Children(label) => self.io.children_of(label).iter().for_each(|live| adapter.tell(&live.name, action)),
-            }
+            self.names().iter().for_each(|name| adapter.tell(name, action));
         }
     }
 
     /// Who can ask the other nodes about which namespaces, if there are any and they are meant.
     fn elsewhere(&self) -> Vec<(Arc<dyn Adapter>, ByteString)> {
         let Some(adapter) = self.adapter() else { return Vec::new() };
-        let names = match &self.scope {
-            Scope::Namespace(name) => vec![name.clone()],
-            Scope::Children(label) => self.io.children_of(label).iter().map(|live| live.name.clone()).collect(),
-        };
-        names.into_iter().map(|name| (Arc::clone(adapter), name)).collect()
+        self.names().into_iter().map(|name| (Arc::clone(adapter), name)).collect()
     }
 
     fn adapter(&self) -> Option<&Arc<dyn Adapter>> {

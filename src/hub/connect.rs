@@ -5,7 +5,7 @@ use super::errors::ConnectError;
 use super::handler::{ConnectContext, Guarded, Outcome, Panic, Step, guarded};
 use super::handshake::Handshake;
 use super::live::Live;
-use super::recovery::{Claim, Track};
+use super::recovery::{Claim, Trace, Track};
 use super::socket::Socket;
 use crate::engine::{CloseReason, Session, Version};
 use crate::protocol::client::{Attempt, auth_of_query};
@@ -56,7 +56,12 @@ async fn admit(link: Arc<Link>, session: Arc<Session>, namespace: ByteString, au
         track = identify(&link, &session, &live, &handshake) => track,
         () = link.closed() => return link.io().release(&live),
     };
-    let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake, track);
+    let trace = tokio::select! {
+        biased;
+        trace = identify_far(&link, &session, &live, &handshake) => trace,
+        () = link.closed() => return link.io().release(&live),
+    };
+    let socket = Socket::new(live, Arc::clone(&link), Arc::clone(&session), handshake, track, trace);
     let asked = tokio::select! {
         biased;
         asked = ask(&socket) => asked,
@@ -110,13 +115,27 @@ async fn identify(link: &Link, session: &Arc<Session>, live: &Live, handshake: &
     if let Some(claim) = Claim::read(handshake.auth_json()) {
         match shelf.take(claim, session, room(session)).await {
             Ok(track) => return Some(track),
-            Err(reason) => {
-                link.io().metrics().not_recovered.inc();
-                tracing::debug!(namespace = &*live.name, reason, "a client begins anew");
-            }
+            Err(reason) => begins_anew(link, live, reason),
         }
     }
     Some(shelf.open(link.io().next_pid(), session))
+}
+
+/// The same where the cluster keeps it.
+async fn identify_far(link: &Link, session: &Arc<Session>, live: &Live, handshake: &Handshake) -> Option<Trace> {
+    let far = live.far.as_ref().filter(|_| session.version() == Version::V4)?;
+    if let Some(claim) = Claim::read(handshake.auth_json()) {
+        match far.take(claim, session, room(session)).await {
+            Ok(trace) => return Some(trace),
+            Err(reason) => begins_anew(link, live, reason),
+        }
+    }
+    Some(far.open(link.io().next_pid(), session))
+}
+
+fn begins_anew(link: &Link, live: &Live, reason: &str) {
+    link.io().metrics().not_recovered.inc();
+    tracing::debug!(namespace = &*live.name, reason, "a client begins anew");
 }
 
 /// Bytes that may still be sent to the client before its line is given up: what it missed in several namespaces comes over the same one.
@@ -130,6 +149,12 @@ async fn ask(socket: &Socket) -> Result<(), ConnectError> {
         // They were within the limit, and the socket is not connected yet.
         let _ = socket.live().join(socket, saved.state.rooms, usize::MAX);
         if socket.io().options().recovery_skip_middlewares {
+            return Ok(());
+        }
+    }
+    if let Some((saved, is_vouched)) = socket.trace().and_then(|trace| Some((trace.saved()?, trace.is_vouched()))) {
+        let _ = socket.live().join(socket, saved.rooms, usize::MAX);
+        if socket.io().options().recovery_skip_middlewares && is_vouched {
             return Ok(());
         }
     }
@@ -164,9 +189,10 @@ fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
         packets.push(link.io().parser().connect(socket.namespace(), id, socket.pid()));
         session.send(&packets).ok().and_then(|()| socket.live().enter(socket))
     };
-    let entered = match socket.part() {
-        Some((shelf, track)) => shelf.welcome(track, room(session), greet),
-        None => greet(Vec::new()),
+    let entered = match (socket.part(), socket.far()) {
+        (Some((shelf, track)), _) => shelf.welcome(track, room(session), greet),
+        (None, Some((far, trace))) => far.welcome(trace, room(session), greet),
+        (None, None) => greet(Vec::new()),
     };
     let Some(rooms) = entered else {
         link.leave(socket);
@@ -177,6 +203,9 @@ fn welcome(link: &Link, session: &Session, attempt: Attempt, socket: &Socket) {
         }
         return;
     };
+    if let Some((far, trace)) = socket.far() {
+        far.begin(trace, socket);
+    }
     socket.live().tell(socket, &rooms);
     let metrics = link.io().metrics();
     if socket.recovered() {

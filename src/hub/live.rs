@@ -1,12 +1,13 @@
 //! A namespace while it lives: who is in it, and what reaches them.
 
+use super::archive::Offset;
 use super::broadcast::Flags;
 use super::dynamic::Family;
 use super::errors::JoinError;
 use super::event::Event;
 use super::handler::guarded;
 use super::namespace::Behaviour;
-use super::recovery::{Moving, Shelf, Track};
+use super::recovery::{Far, Moving, Shelf, Track};
 use super::room::Room;
 use super::rooms::{Index, Target};
 use super::socket::Socket;
@@ -41,6 +42,8 @@ pub(super) struct Live {
     pub(super) family: Option<Arc<Family>>,
     /// What is kept for clients who may come back, if they may.
     pub(super) shelf: Option<Arc<Shelf>>,
+    /// The same, if the cluster keeps it.
+    pub(super) far: Option<Arc<Far>>,
     inner: RwLock<Inner>,
     next_key: AtomicU64,
     next_ack: AtomicU64,
@@ -71,12 +74,14 @@ impl Live {
         behaviour: Arc<Behaviour>,
         family: Option<Arc<Family>>,
         shelf: Option<Arc<Shelf>>,
+        far: Option<Arc<Far>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             name,
             behaviour,
             family,
             shelf,
+            far,
             inner: RwLock::default(),
             next_key: AtomicU64::new(0),
             next_ack: AtomicU64::new(0),
@@ -160,6 +165,7 @@ impl Live {
             }
             self.put_in(&mut inner, socket, rooms, moving.as_ref())
         };
+        socket.changed();
         self.tell(socket, &events);
         Ok(())
     }
@@ -200,6 +206,7 @@ impl Live {
         if let Some(moving) = moving {
             moving.note(room, false);
         }
+        socket.changed();
         self.tell_left(socket, room, is_gone);
     }
 
@@ -226,6 +233,8 @@ impl Live {
             }
         }
         socket.state().rooms.retain(|room| !rooms.contains(room));
+        drop(inner);
+        socket.changed();
     }
 
     fn tell_left(&self, socket: &Socket, room: &Room, is_gone: bool) {
@@ -264,12 +273,40 @@ impl Live {
             sockets.iter().for_each(|socket| self.notify_outgoing(socket, name, args));
             return;
         }
+        if let Some(far) = self.far.as_ref().filter(|_| !flags.volatile) {
+            let encode = |offset: &str| flags.packets(far.parser().event(&self.name, None, name, &args.and(offset)));
+            let sockets = far.send(|| self.select(target), encode);
+            sockets.iter().for_each(|socket| self.notify_outgoing(socket, name, args));
+            return;
+        }
         self.send_to(self.select(target), flags, name, args);
+    }
+
+    /// Sends an event that the cluster has recorded.
+    pub(super) fn hear(
+        &self,
+        offset: Option<Offset>,
+        target: &Target,
+        flags: &Flags,
+        read: impl FnOnce() -> Option<(ByteString, Args)>,
+    ) {
+        let (Some(far), Some(offset), false) = (&self.far, offset, flags.volatile) else {
+            return self.deliver(target, flags, read);
+        };
+        let mut event = None;
+        let encode = |offset: &str| {
+            let (name, args) = event.insert(read()?);
+            Some(flags.packets(far.parser().event(&self.name, None, name, &args.and(offset))))
+        };
+        let sockets = far.hear(offset, target, || self.select(target), encode);
+        if let Some((name, args)) = event {
+            sockets.iter().for_each(|socket| self.notify_outgoing(socket, &name, &args));
+        }
     }
 
     /// The same with an event that is only read if somebody hears it, or may come back and hear it.
     pub(super) fn deliver(&self, target: &Target, flags: &Flags, read: impl FnOnce() -> Option<(ByteString, Args)>) {
-        if self.shelf.is_some() && !flags.volatile {
+        if (self.shelf.is_some() || self.far.is_some()) && !flags.volatile {
             if let Some((name, args)) = read() {
                 self.broadcast(target, flags, &name, &args);
             }

@@ -41,6 +41,7 @@
 
 mod ack;
 mod adapter;
+mod archive;
 mod broadcast;
 mod connect;
 mod connection;
@@ -72,6 +73,7 @@ pub use crate::protocol::sid::SocketId;
 pub use crate::protocol::sio::{Args, ArgsError, DecodeError, Parser};
 pub use ack::{AckSender, BroadcastReply, PendingAck, PendingAcks};
 pub use adapter::{Action, Adapter, Asked, ClusterReply, Missing, RemoteAck};
+pub use archive::{Archive, ArchivedEvent, ArchivedSession, Offset, OffsetError, Recovered, SessionSource};
 pub use broadcast::{Broadcast, Flags};
 pub use dynamic::NamespaceRequest;
 pub use emitter::Emitter;

@@ -4,8 +4,11 @@
 //! gets its number, leaves for those who are here and joins the log; and under it who comes back gets what it missed, and is here. So of all that
 //! is sent meanwhile, nothing is lost to it and nothing comes twice.
 //!
+//! Where a cluster keeps all of this, so that clients come back on any of its nodes, a namespace has a [`Far`] instead.
+//!
 //! What is kept goes when it is too old and, the oldest first, when all shelves together hold too much: see [`Memory`].
 
+mod far;
 mod moves;
 
 use super::room::Room;
@@ -18,6 +21,7 @@ use crate::protocol::eio::Encoded;
 use crate::protocol::sid::{Pid, SocketId};
 use crate::protocol::sio::Parser;
 use bytestring::ByteString;
+pub(super) use far::{Far, Trace};
 use moves::Moves;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

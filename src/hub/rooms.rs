@@ -14,7 +14,7 @@ pub struct Target {
 
 impl Target {
     /// Whether it reaches who is in these rooms.
-    pub(super) fn reaches(&self, rooms: &HashSet<&Room>) -> bool {
+    pub(crate) fn reaches(&self, rooms: &HashSet<&Room>) -> bool {
         let is_in = |room: &Room| rooms.contains(room);
         (self.rooms.is_empty() || self.rooms.iter().any(is_in)) && !self.except.iter().any(is_in)
     }

@@ -1,6 +1,8 @@
 //! One client in one namespace.
 
 use super::ack::{Pending, PendingAck, Wait, limit};
+use super::adapter::Action;
+use super::archive::ArchivedSession;
 use super::broadcast::{Broadcast, Flags};
 use super::connection::Link;
 use super::emitter::Emitter;
@@ -10,7 +12,7 @@ use super::handler::{Panic, guarded};
 use super::handshake::Handshake;
 use super::live::Live;
 use super::queue::{On, Queue};
-use super::recovery::{Moving, Saved, Shelf, Track};
+use super::recovery::{Far, Moving, Saved, Shelf, Trace, Track};
 use super::room::{Room, Rooms};
 use super::rooms::{Member, Target};
 use super::socketio::SocketIo;
@@ -46,6 +48,8 @@ struct Inner {
     queue: Queue,
     /// Its part in recovery, if it has one: without recovery it takes no room.
     track: Option<Box<Track>>,
+    /// The same where the cluster keeps what recovery needs.
+    trace: Option<Box<Trace>>,
 }
 
 /// What of a socket is plain data, and would survive a move to another process.
@@ -69,9 +73,12 @@ impl Socket {
         session: Arc<Session>,
         handshake: Handshake,
         track: Option<Track>,
+        trace: Option<Trace>,
     ) -> Self {
-        let (id, data) = match track.as_ref().and_then(Track::saved) {
-            Some(Saved { sid, state, .. }) => (sid, state.data),
+        let near = track.as_ref().and_then(Track::saved).map(|Saved { sid, state, .. }| (sid, state.data));
+        let far = trace.as_ref().and_then(Trace::saved).map(|saved| (saved.sid, saved.data));
+        let (id, data) = match near.or(far) {
+            Some(saved) => saved,
             None => (link.io().next_id(&session, &live.name), RawValue::from_string("{}".to_owned()).expect("an object").into()),
         };
         let intake = Intake::new(link.io().metrics(), session.limits());
@@ -87,6 +94,7 @@ impl Socket {
             pending: Pending::default(),
             queue: Queue::held(intake),
             track: track.map(Box::new),
+            trace: trace.map(Box::new),
         }))
     }
 
@@ -152,13 +160,14 @@ impl Socket {
     /// });
     /// ```
     pub fn recovered(&self) -> bool {
-        self.0.track.as_ref().is_some_and(|track| track.is_recovered)
+        self.0.track.as_ref().is_some_and(|track| track.is_recovered) || self.trace().is_some_and(|trace| trace.is_recovered)
     }
 
     /// What its client names to take up the connection again: a credential, never to be logged or shown to other clients. `None` without the option
     /// `recovery`.
     pub fn pid(&self) -> Option<&str> {
-        self.0.track.as_ref().map(|track| track.pid.as_str())
+        let near = self.0.track.as_ref().map(|track| &track.pid);
+        near.or(self.trace().map(|trace| &trace.pid)).map(|pid| pid.as_str())
     }
 
     /// Sends an event; a tuple is several arguments, and so is an array (`[1, 2]`, which serde cannot tell from one), `()` none, anything else one: a slice
@@ -297,6 +306,7 @@ impl Socket {
     pub fn set_data<T: Serialize + ?Sized>(&self, data: &T) -> Result<(), serde_json::Error> {
         let data = serde_json::value::to_raw_value(data)?;
         self.state().data = data.into();
+        self.changed();
         Ok(())
     }
 
@@ -304,6 +314,18 @@ impl Socket {
     ///
     /// The client does not come back by itself; after [`Session::close`] it does.
     pub fn disconnect(&self, close: bool) {
+        match self.far().filter(|_| self.is_connected()) {
+            // What was sent to it before goes first.
+            Some((far, _)) => {
+                let socket = self.clone();
+                far.archive.after(&self.0.live.name, Box::new(move || socket.disconnect_now(close)));
+            }
+            None => self.disconnect_now(close),
+        }
+    }
+
+    /// The same without waiting for what was sent to it before.
+    pub(super) fn disconnect_now(&self, close: bool) {
         if !self.is_connected() {
             return;
         }
@@ -344,6 +366,9 @@ impl Socket {
         if let Some((shelf, track)) = self.part() {
             shelf.left(track);
         }
+        if let Some(trace) = self.trace() {
+            trace.leave();
+        }
         let was_connected = self.0.phase.swap(CLOSED, AcqRel) == CONNECTED;
         if was_connected {
             self.0.live.exit(self);
@@ -358,6 +383,26 @@ impl Socket {
         if let Some((shelf, track)) = self.part() {
             let data = Arc::clone(&self.state().data);
             shelf.save(track, self.id(), SocketState { rooms, data });
+        } else if let Some((far, trace)) = self.far() {
+            far.save(trace, self.archived(rooms));
+        }
+    }
+
+    /// As it is kept by the cluster.
+    ///
+    /// # Panics
+    /// It is not.
+    pub(super) fn archived(&self, rooms: Vec<Room>) -> ArchivedSession {
+        let (far, trace) = self.far().expect("it is kept by the cluster");
+        let data = Arc::clone(&self.state().data);
+        far.archived(trace, self.id(), rooms, data)
+    }
+
+    /// Its rooms or its data are others now.
+    pub(super) fn changed(&self) {
+        // Before it has come in it is not written, and when it goes it is once more.
+        if let Some((far, trace)) = self.far().filter(|_| self.is_connected()) {
+            far.archive.changed(&trace.pid);
         }
     }
 
@@ -365,6 +410,8 @@ impl Socket {
     pub(super) fn forget(&self) {
         if let Some((shelf, track)) = self.part() {
             shelf.forget(track);
+        } else if let Some((far, trace)) = self.far() {
+            far.forget(trace);
         }
     }
 
@@ -372,6 +419,8 @@ impl Socket {
     pub(super) fn give_back(&self) {
         if let Some((shelf, track)) = self.part() {
             shelf.give_back(track);
+        } else if let Some((far, trace)) = self.far() {
+            far.give_back(trace);
         }
     }
 
@@ -385,6 +434,15 @@ impl Socket {
     /// Its part in recovery, if it has one.
     pub(super) fn part(&self) -> Option<(&Shelf, &Track)> {
         self.0.live.shelf.as_deref().zip(self.0.track.as_deref())
+    }
+
+    /// Its part in recovery where the cluster keeps it.
+    pub(super) fn far(&self) -> Option<(&Far, &Trace)> {
+        self.0.live.far.as_deref().zip(self.trace())
+    }
+
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.0.trace.as_deref()
     }
 
     /// To be held while it joins or leaves rooms, if it is remembered where it was.
@@ -408,6 +466,16 @@ impl Socket {
             self.0.live.send_kept(shelf, self, track, flags, event, &args);
             return Ok(());
         }
+        if let Some((far, trace)) = self.far().filter(|_| !flags.volatile) {
+            if self.is_closed() && !far.keeps(trace) {
+                return Err(EmitError::Disconnected);
+            }
+            let target = Target { rooms: vec![Room::from(self.id())], except: Vec::new() };
+            if !far.archive.record(&self.0.live.name, Action::Emit { target: &target, flags, event, args: &args }) {
+                self.0.live.broadcast(&target, flags, event, &args);
+            }
+            return Ok(());
+        }
         if self.is_closed() && !flags.volatile {
             return Err(EmitError::Disconnected);
         }
@@ -423,8 +491,16 @@ impl Socket {
             let args = args.into_args().map_err(EmitError::from)?;
             self.register(id, Wait::One(sender))?;
             self.0.live.notify_outgoing(self, event, &args);
-            self.send_with(flags, &flags.packets(self.io().parser().event(self.namespace(), Some(id), event, &args)))?;
-            Ok(())
+            let packets = flags.packets(self.io().parser().event(self.namespace(), Some(id), event, &args));
+            if let Some((far, _)) = self.far() {
+                // What was sent to it before goes first.
+                let (socket, flags) = (self.clone(), *flags);
+                // One that cannot take it owes no acknowledgement any more.
+                let send = move || drop(socket.send_with(&flags, &packets));
+                far.archive.after(&self.0.live.name, Box::new(send));
+                return Ok(());
+            }
+            Ok(self.send_with(flags, &packets)?)
         };
         match sent() {
             Ok(()) => PendingAck::waiting(self.clone(), id, receiver, limit(flags.timeout)),
@@ -461,6 +537,11 @@ impl Socket {
             track.send(number);
         }
         // One socket that cannot take it is none of the others' business, and may come back for it.
+        !self.is_closed() && self.0.session.line_up(packets).unwrap_or(false)
+    }
+
+    /// The same with an event whose place the cluster keeps.
+    pub(super) fn line_up_far(&self, packets: &[Encoded]) -> bool {
         !self.is_closed() && self.0.session.line_up(packets).unwrap_or(false)
     }
 

@@ -1,6 +1,7 @@
 //! The server as an application sees it: its namespaces, and the way to their sockets.
 
 use super::adapter::{Adapter, ClusterReply};
+use super::archive::{Archive, Offset};
 use super::broadcast::{Broadcast, Flags};
 use super::connection::Link;
 use super::dynamic::Family;
@@ -11,7 +12,7 @@ use super::handler::guarded;
 use super::live::Live;
 use super::namespace::{Declared, Namespace};
 use super::options::Options;
-use super::recovery::{Memory, Shelf};
+use super::recovery::{Far, Memory, Shelf};
 use super::remote::RemoteSocket;
 use super::room::{Room, Rooms};
 use super::rooms::Target;
@@ -76,6 +77,8 @@ struct Hub {
     foreign_clients: Reminder,
     /// To the other nodes, if there are any.
     adapter: Option<Arc<dyn Adapter>>,
+    /// What they keep for clients who may come back on any of them, if they do.
+    archive: Option<Arc<dyn Archive>>,
 }
 
 /// What a [`SocketIo`] is made of.
@@ -170,7 +173,12 @@ impl Builder {
         let Hub { options, limits, metrics, .. } = &self.hub;
         if !options.recovery.is_zero() {
             let limit = limits.get().recovery_bytes;
-            self.hub.memory = Some(Memory::new(options.recovery, limit, options.parser, Arc::clone(metrics)));
+            let memory = Memory::new(options.recovery, limit, options.parser, Arc::clone(metrics));
+            let archive = self.hub.adapter.clone().and_then(Adapter::archive);
+            if let Some(archive) = &archive {
+                archive.open(options.recovery, limit);
+            }
+            (self.hub.archive, self.hub.memory) = (archive, Some(memory));
         }
         let io = SocketIo(Arc::new(self.hub));
         for namespace in self.namespaces {
@@ -202,6 +210,7 @@ impl SocketIo {
             memory: None,
             foreign_clients: Reminder::default(),
             adapter: None,
+            archive: None,
         };
         Builder { hub, namespaces: Vec::new() }
     }
@@ -368,6 +377,30 @@ impl SocketIo {
         }
     }
 
+    /// The same with an event that has a place in the order of all, or has come too late to have one here.
+    pub(crate) fn hear(
+        &self,
+        namespace: &str,
+        offset: Option<Offset>,
+        target: &Target,
+        flags: &Flags,
+        read: impl FnOnce() -> Option<(ByteString, Args)>,
+    ) {
+        if let Some(live) = self.live(namespace) {
+            live.hear(offset, target, flags, read);
+        }
+    }
+
+    /// Ends the session of the client with that pid, which is at another node now, and waits until its handlers have heard of it.
+    pub(crate) async fn fence(&self, namespace: &str, pid: &str) {
+        let far = self.live(namespace).and_then(|live| live.far.clone());
+        if let Some(far) = far
+            && far.release(pid).await
+        {
+            self.0.metrics.fenced.inc();
+        }
+    }
+
     /// The rooms of a namespace that somebody on this node is in.
     pub(crate) fn rooms_here(&self, namespace: &str) -> Vec<Room> {
         self.live(namespace).map_or_else(Vec::new, |live| live.rooms())
@@ -439,7 +472,7 @@ impl SocketIo {
         if namespaces.contains_key(&name) {
             return Err(NamespaceExists(name));
         }
-        namespaces.insert(name.clone(), Live::new(name.clone(), behaviour, None, self.shelf()));
+        namespaces.insert(name.clone(), Live::new(name.clone(), behaviour, None, self.shelf(), self.far(&name)));
         self.tell_adapter(|adapter| adapter.opened(&name));
         Ok(Some(name))
     }
@@ -472,7 +505,8 @@ impl SocketIo {
             }
             // Its own buffer: the client's may be a whole payload.
             let name = ByteString::from(name);
-            let live = Live::new(name.clone(), Arc::clone(&family.behaviour), Some(Arc::clone(family)), self.shelf());
+            let live =
+                Live::new(name.clone(), Arc::clone(&family.behaviour), Some(Arc::clone(family)), self.shelf(), self.far(&name));
             self.tell_adapter(|adapter| adapter.opened(&name));
             namespaces.insert(name, Arc::clone(&live));
             self.0.children.fetch_add(1, Relaxed);
@@ -534,8 +568,19 @@ impl SocketIo {
         Pid::generate(self.0.node, self.0.boot, self.0.entropy.bits())
     }
 
+    /// What is kept in a namespace, unless that is elsewhere.
     fn shelf(&self) -> Option<Arc<Shelf>> {
-        self.0.memory.as_ref().map(Memory::shelf)
+        self.0.memory.as_ref().filter(|_| self.0.archive.is_none()).map(Memory::shelf)
+    }
+
+    fn far(&self, namespace: &ByteString) -> Option<Arc<Far>> {
+        let Options { recovery, parser, .. } = self.0.options;
+        let archive = self.0.archive.clone()?;
+        Some(Far::new(archive, namespace.clone(), (recovery, self.0.limits.get().recovery_bytes), parser))
+    }
+
+    pub(super) fn archive(&self) -> Option<&Arc<dyn Archive>> {
+        self.0.archive.as_ref()
     }
 
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {

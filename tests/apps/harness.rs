@@ -91,6 +91,7 @@ struct AdapterOptions {
     stream_count: Option<usize>,
     max_len: Option<usize>,
     read_count: Option<usize>,
+    session_key_prefix: Option<String>,
     use_sharded_pub_sub: bool,
 }
 
@@ -111,6 +112,7 @@ impl AdapterConfig {
             stream_count: self.opts.stream_count.unwrap_or(defaults.stream_count),
             stream_length: self.opts.max_len.unwrap_or(defaults.stream_length),
             stream_read: self.opts.read_count.unwrap_or(defaults.stream_read),
+            session_prefix: self.opts.session_key_prefix.clone().unwrap_or(defaults.session_prefix),
             request_timeout: self.opts.requests_timeout.map_or(defaults.request_timeout, millis),
             specific_response_channel: self.opts.publish_on_specific_response_channel,
         };
@@ -123,7 +125,8 @@ impl AdapterConfig {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config: Config = serde_json::from_str(&std::env::args().nth(1).unwrap_or_else(|| "{}".to_owned()))?;
     let redis = config.adapter.as_ref().map(AdapterConfig::redis).transpose()?;
-    let shared = Arc::new(Shared { is_member: redis.is_some(), ..Shared::default() });
+    let is_over_streams = config.adapter.as_ref().is_some_and(|adapter| adapter.kind == "redis-streams");
+    let shared = Arc::new(Shared { is_member: redis.is_some(), is_over_streams, ..Shared::default() });
     let io = server(&shared, &config, redis.as_ref())?;
     let engine = io
         .engine()
@@ -202,6 +205,8 @@ impl Application for Noted {
 struct Shared {
     /// Whether it is in a cluster.
     is_member: bool,
+    /// Whether that speaks over streams, and its errors are that adapter's.
+    is_over_streams: bool,
     pipe: Pipe,
     known: Mutex<Known>,
 }
@@ -763,7 +768,8 @@ impl Results {
     fn of(self, question: &str, result: Result<impl serde::Serialize, AdapterError>) {
         match result {
             Ok(value) => self.tell(Value::Null, serde_json::to_value(value).ok()),
-            // In the reference's words.
+            // In the words of the reference's adapter.
+            Err(error @ AdapterError::Timeout { .. }) if self.shared.is_over_streams => self.failed(&error.to_string()),
             Err(_) => self.failed(&format!("timeout reached while waiting for {question} response")),
         }
     }

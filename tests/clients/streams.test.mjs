@@ -5,7 +5,8 @@ import { mkdtempSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { join } from "node:path";
 import { createClient } from "redis";
-import { Member, subscribed } from "./lib/cluster.mjs";
+import { Member } from "./lib/members.mjs";
+import { subscribed } from "./lib/nodes.mjs";
 import { Redis } from "./lib/redis.mjs";
 import { scratch } from "./lib/servers.mjs";
 import { event, until } from "./lib/waiting.mjs";
@@ -23,7 +24,7 @@ let mark = 0;
 before(async () => {
   await Promise.all(members.map((member) => member.start({ type: "redis-streams", url: redis.url })));
   // The reference subscribes and begins to read after it listens.
-  await subscribed(redis, "socket.io#/#", members.length);
+  await subscribed(redis.url, "socket.io#/#", members.length);
   await hearEachOther(members);
 });
 after(() => Promise.all(members.map((member) => member.stop())));
@@ -183,11 +184,11 @@ describe("a request", () => {
   for (const asker of members) {
     describe(`of ${asker.name}`, () => {
       test("for sockets", async () => {
-        for (const { id, member } of clients) member.child.say({ c: "data", nsp: "/", sid: id, data: { of: member.name } });
+        for (const { id, node } of clients) node.child.say({ c: "data", nsp: "/", sid: id, data: { of: node.name } });
         const { err, value } = await asker.result("fetchSockets");
         assert.equal(err, null);
         const sorted = (list) => list.sort((a, b) => (a.id < b.id ? -1 : 1));
-        const expected = clients.map(({ id, member }) => ({ id, rooms: [id, "all", member.name], data: { of: member.name } }));
+        const expected = clients.map(({ id, node }) => ({ id, rooms: [id, "all", node.name], data: { of: node.name } }));
         assert.deepEqual(sorted(value.map(({ id, rooms, data }) => ({ id, rooms, data }))), sorted(expected));
         for (const { handshake } of value) assert.match(handshake.url, /^\/socket\.io\/\?EIO=4/);
         const of = await asker.result("fetchSockets", { rooms: ["all"], except: [ours.name] });
@@ -263,7 +264,7 @@ describe("a request", () => {
     const victim = await new Member("victim", "ours").start({ type: "redis-streams", url: redis.url });
     assert.equal((await ours.result("serverCount")).value, members.length + 1);
     await victim.kill();
-    await subscribed(redis, "socket.io#/#", members.length);
+    await subscribed(redis.url, "socket.io#/#", members.length);
     const { err, value } = await ours.result("fetchSockets");
     assert.deepEqual([err, value.length], [null, clients.length]);
   });

@@ -5,6 +5,7 @@ use crate::metrics::Metrics;
 use crate::reminder::Reminder;
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -40,10 +41,29 @@ struct Stream {
     unsure: usize,
 }
 
-#[derive(Debug)]
 struct Waiting {
     fields: Fields,
     weight: usize,
+    /// This node does what it says when it is read, like everybody else.
+    is_pending: bool,
+    /// What is done behind it.
+    then: Vec<Act>,
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").field("weight", &self.weight).field("is_pending", &self.is_pending).finish_non_exhaustive()
+    }
+}
+
+/// Something to be done.
+pub(in crate::cluster) type Act = Box<dyn FnOnce() + Send>;
+
+/// What is to be done on this node now: what an entry says, if that was not done before, and what is done behind it.
+#[derive(Default)]
+pub(in crate::cluster) struct Turn {
+    pub(in crate::cluster) entry: Option<Fields>,
+    pub(in crate::cluster) then: Vec<Act>,
 }
 
 /// The fields of an entry.
@@ -55,8 +75,29 @@ impl Backlog {
         Self { state: state.into(), filled: Notify::new(), limit, metrics, full: Reminder::default() }
     }
 
-    /// Lines an entry up, even while Redis is away; what there is no room for is dropped and counted, which `false` says.
-    pub(in crate::cluster) fn push(&self, place: usize, entry: &Entry) -> bool {
+    /// Lines an entry up, even while Redis is away; what there is no room for is dropped and counted.
+    pub(in crate::cluster) fn push(&self, place: usize, entry: &Entry) {
+        self.line_up(place, entry, false);
+    }
+
+    /// Lines an entry up for this node, too; `false` says that it will not hear of it, because Redis is away or there is no room.
+    pub(in crate::cluster) fn record(&self, place: usize, entry: &Entry) -> bool {
+        self.line_up(place, entry, true)
+    }
+
+    /// Does something behind the last entry that this node is still to hear of; now, if there is none.
+    pub(in crate::cluster) fn after(&self, place: usize, act: Act) {
+        let mut state = self.lock();
+        match state.streams[place].waiting.iter_mut().rev().find(|waiting| waiting.is_pending) {
+            Some(last) => last.then.push(act),
+            None => {
+                drop(state);
+                act();
+            }
+        }
+    }
+
+    fn line_up(&self, place: usize, entry: &Entry, is_wanted: bool) -> bool {
         let fields = entry.fields();
         let weight = fields.iter().map(|(_, value)| value.len()).sum::<usize>() + size_of::<Waiting>();
         let mut state = self.lock();
@@ -73,10 +114,11 @@ impl Backlog {
             return false;
         }
         state.bytes += weight;
-        state.streams[place].waiting.push_back(Waiting { fields, weight });
+        let is_pending = is_wanted && state.is_open;
+        state.streams[place].waiting.push_back(Waiting { fields, weight, is_pending, then: Vec::new() });
         drop(state);
         self.filled.notify_one();
-        true
+        is_pending
     }
 
     /// All that Redis has was read: what is left of the unsure was not written, and goes first.
@@ -88,17 +130,23 @@ impl Backlog {
         self.filled.notify_one();
     }
 
-    /// Redis has gone, perhaps with what it was handed.
-    pub(in crate::cluster) fn close(&self) {
+    /// Redis has gone, perhaps with what it was handed; what this node was still to hear of it is not to wait for.
+    pub(in crate::cluster) fn close(&self) -> Vec<Turn> {
         let mut state = self.lock();
         state.is_open = false;
+        let mut turns = Vec::new();
         for stream in &mut state.streams {
             stream.unsure += std::mem::take(&mut stream.written);
+            for waiting in stream.waiting.iter_mut().filter(|waiting| waiting.is_pending) {
+                waiting.is_pending = false;
+                turns.push(Turn { entry: Some(waiting.fields.clone()), then: std::mem::take(&mut waiting.then) });
+            }
         }
+        turns
     }
 
     /// An entry of this node's was read: it is the oldest of those that were written.
-    pub(in crate::cluster) fn read(&self, place: usize) {
+    pub(in crate::cluster) fn read(&self, place: usize) -> Turn {
         let mut state = self.lock();
         let stream = &mut state.streams[place];
         // One of an earlier process has the name of that process.
@@ -107,11 +155,11 @@ impl Backlog {
         } else if stream.written > 0 {
             stream.written -= 1;
         } else {
-            return;
+            return Turn::default();
         }
-        if let Some(Waiting { weight, .. }) = stream.waiting.pop_front() {
-            state.bytes -= weight;
-        }
+        let Some(Waiting { fields, weight, is_pending, then }) = stream.waiting.pop_front() else { return Turn::default() };
+        state.bytes -= weight;
+        Turn { entry: is_pending.then_some(fields), then }
     }
 
     /// The next entries with the places of their streams, as soon as there are any.
@@ -134,7 +182,7 @@ impl Backlog {
         }
         for (place, stream) in state.streams.iter_mut().enumerate() {
             while batch.len() < BATCH_ENTRIES
-                && let Some(Waiting { fields, weight }) = stream.waiting.get(stream.written)
+                && let Some(Waiting { fields, weight, .. }) = stream.waiting.get(stream.written)
                 && (batch.is_empty() || bytes + weight <= BATCH_BYTES)
             {
                 bytes += weight;
@@ -159,7 +207,7 @@ mod tests {
     #[test]
     fn what_a_redis_that_went_away_has_is_not_written_again() {
         let backlog = Backlog::new(1, usize::MAX, Arc::default());
-        (0..5).for_each(|number| assert!(push(&backlog, 0, number)));
+        (0..5).for_each(|number| push(&backlog, 0, number));
         assert!(backlog.take().is_empty());
         backlog.open();
         assert_eq!(taken(&backlog), ["0", "1", "2", "3", "4"]);
@@ -172,7 +220,7 @@ mod tests {
         backlog.read(0);
         backlog.open();
         assert_eq!(taken(&backlog), ["3", "4", "5"]);
-        (0..3).for_each(|_| backlog.read(0));
+        (0..3).for_each(|_| drop(backlog.read(0)));
         assert_eq!(backlog.lock().bytes, 0);
         // What is read too often is nobody's.
         backlog.read(0);
@@ -186,14 +234,47 @@ mod tests {
         push(&backlog, 0, 0);
         let one = backlog.lock().bytes;
         let backlog = Backlog::new(1, 3 * one, Arc::default());
-        (0..5).for_each(|number| assert_eq!(push(&backlog, 0, number), number < 3));
+        (0..5).for_each(|number| push(&backlog, 0, number));
         assert_eq!((backlog.metrics.cluster_unsent.get(), backlog.metrics.limit_cluster_outbox.get()), (2, 2));
         backlog.open();
         // Written is not read.
         assert_eq!(backlog.take().len(), 3);
-        assert!(!push(&backlog, 0, 5));
+        push(&backlog, 0, 5);
+        assert!(backlog.take().is_empty());
         backlog.read(0);
-        assert!(push(&backlog, 0, 5));
+        push(&backlog, 0, 5);
+        assert_eq!(backlog.take().len(), 1);
+    }
+
+    #[test]
+    fn this_node_hears_what_it_records_in_its_turn_and_at_once_when_redis_goes() {
+        let backlog = Backlog::new(1, usize::MAX, Arc::default());
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let act = |name: &'static str| {
+            let done = Arc::clone(&done);
+            Box::new(move || done.lock().expect("one thread").push(name)) as Act
+        };
+        assert!(!backlog.record(0, &entry(0)));
+        backlog.open();
+        assert_eq!(taken(&backlog), ["0"]);
+        backlog.after(0, act("nothing to wait for"));
+        assert!(backlog.record(0, &entry(1)));
+        backlog.after(0, act("behind 1"));
+        assert!(backlog.record(0, &entry(2)));
+        backlog.after(0, act("behind 2"));
+        assert_eq!(taken(&backlog), ["1", "2"]);
+        assert!(backlog.read(0).entry.is_none());
+        let turn = backlog.read(0);
+        assert!(turn.entry.is_some());
+        turn.then.into_iter().for_each(|act| act());
+        assert_eq!(*done.lock().expect("one thread"), ["nothing to wait for", "behind 1"]);
+        let turns = backlog.close();
+        assert_eq!(turns.iter().map(|turn| name(turn.entry.as_ref().expect("one"))).collect::<Vec<_>>(), ["2"]);
+        turns.into_iter().flat_map(|turn| turn.then).for_each(|act| act());
+        assert_eq!(done.lock().expect("one thread").len(), 3);
+        // It is there after all, and is not heard twice.
+        assert!(backlog.read(0).entry.is_none());
+        assert_eq!(backlog.lock().bytes, 0);
     }
 
     #[test]
@@ -210,20 +291,24 @@ mod tests {
         assert_eq!(backlog.take().iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0, 0]);
     }
 
-    fn push(backlog: &Backlog, place: usize, number: usize) -> bool {
+    fn push(backlog: &Backlog, place: usize, number: usize) {
+        backlog.push(place, &entry(number));
+    }
+
+    fn entry(number: usize) -> Entry {
         let bounds = Bounds { bytes: 1_000, rooms: 10, attachments: 10 };
         let (target, flags, args) = (Target::default(), Flags::default(), Args::none());
         let name = number.to_string();
         let action = Action::Emit { target: &target, flags: &flags, event: &name, args: &args };
-        let entry = Entry::of("me", &"/".into(), action, &bounds).expect("short").expect("for a stream");
-        backlog.push(place, &entry)
+        Entry::of("me", &"/".into(), action, &bounds).expect("short").expect("for a stream")
     }
 
     fn taken(backlog: &Backlog) -> Vec<String> {
-        let name = |fields: &Fields| {
-            let data: serde_json::Value = serde_json::from_slice(&fields[3].1).expect("JSON");
-            data["packet"]["data"][0].as_str().expect("a name").to_owned()
-        };
         backlog.take().iter().map(|(_, fields)| name(fields)).collect()
+    }
+
+    fn name(fields: &Fields) -> String {
+        let data: serde_json::Value = serde_json::from_slice(&fields[3].1).expect("JSON");
+        data["packet"]["data"][0].as_str().expect("a name").to_owned()
     }
 }

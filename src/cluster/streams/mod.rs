@@ -3,14 +3,19 @@
 //! What this node writes waits in a [`Backlog`] until it is read again, like what the others write. So what became of it is known even if Redis went away
 //! while it was being written.
 
+mod archive;
 mod backlog;
-mod id;
+mod fence;
 mod reader;
+mod sessions;
 
-pub(super) use backlog::{Backlog, Fields};
-pub(super) use id::Id;
+pub(super) use backlog::{Backlog, Fields, Turn};
+pub(super) use fence::{Fence, Fences};
+pub(super) use sessions::{Sessions, What, Write};
 
 use super::options::Options;
+use super::wire::Bounds;
+use crate::hub::Offset;
 use crate::metrics::Metrics;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -24,19 +29,23 @@ pub(super) struct Streams {
     read_at_once: usize,
     pub(super) backlog: Backlog,
     /// The last entry of each that was read.
-    places: Mutex<Vec<Option<Id>>>,
+    places: Mutex<Vec<Option<Offset>>>,
+    pub(super) sessions: Sessions,
+    pub(super) fences: Fences,
     /// How Redis knew the connection over which entries were written last.
     writer: AtomicI64,
 }
 
 impl Streams {
-    pub(super) fn new(options: &Options, limit: usize, metrics: Arc<Metrics>) -> Self {
+    /// Those of the cluster that `options` name, of which this node is known as `uid`; so much may wait to be written.
+    pub(super) fn new(options: &Options, limit: usize, (uid, bounds): (&str, &Bounds), metrics: &Arc<Metrics>) -> Self {
         let count = i32::try_from(options.stream_count).unwrap_or(i32::MAX).max(1);
         let name = &options.stream;
         // The reference's remainder may be below 0; what it writes there it does not read.
         let keys =
             if count == 1 { vec![name.clone()] } else { (1 - count..count).map(|index| format!("{name}-{index}")).collect() };
-        let backlog = Backlog::new(keys.len(), limit, metrics);
+        let backlog = Backlog::new(keys.len(), limit, Arc::clone(metrics));
+        let sessions = Sessions::new(options.session_prefix.clone(), uid.to_owned(), *bounds, Arc::clone(metrics));
         Self {
             places: vec![None; keys.len()].into(),
             keys,
@@ -44,8 +53,15 @@ impl Streams {
             length: options.stream_length,
             read_at_once: options.stream_read,
             backlog,
+            sessions,
+            fences: Fences::default(),
             writer: AtomicI64::new(0),
         }
+    }
+
+    /// An entry of a namespace's stream up to which all were read.
+    pub(super) fn read_to(&self, namespace: &str) -> Offset {
+        self.places()[self.place(namespace)].unwrap_or_default()
     }
 
     pub(super) fn keys(&self) -> &[String] {
@@ -70,7 +86,10 @@ mod tests {
 
     #[test]
     fn a_namespace_has_its_stream_as_in_the_reference() {
-        let streams = |stream_count| Streams::new(&Options { stream_count, ..Options::default() }, 0, Arc::default());
+        let streams = |stream_count| {
+            let bounds = Bounds { bytes: 0, rooms: 0, attachments: 0 };
+            Streams::new(&Options { stream_count, ..Options::default() }, 0, ("me", &bounds), &Arc::default())
+        };
         let key = |count, namespace| {
             let streams = streams(count);
             streams.keys()[streams.place(namespace)].clone()

@@ -1,7 +1,8 @@
 //! Reads the streams, over a connection of its own on which Redis makes it wait for what comes next.
 
 use super::super::inbound::Inbound;
-use super::{Id, Streams};
+use super::Streams;
+use crate::hub::Offset;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, RedisError, RedisResult, Value, cmd};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use std::time::Duration;
 const BLOCK: Duration = Duration::from_secs(5);
 
 /// An entry as Redis hands it out.
-type Read = (usize, Id, Vec<(Bytes, Bytes)>);
+pub(super) type Read = (usize, Offset, Vec<(Bytes, Bytes)>);
 
 impl Streams {
     /// Connects, and reads what has come since it stopped; the first time nothing.
@@ -33,7 +34,7 @@ impl Streams {
                 None => newest,
                 Some(read) if read <= newest => read,
                 // Redis has begun anew.
-                Some(_) => Id::default(),
+                Some(_) => Offset::default(),
             });
         }
         while self.read(&mut connection, inbound, None).await? {}
@@ -80,27 +81,27 @@ impl Streams {
         streams.into_iter().filter_map(|(key, list)| Some(entries(place(&key)?, list))).flatten().collect()
     }
 
-    fn places(&self) -> MutexGuard<'_, Vec<Option<Id>>> {
+    pub(super) fn places(&self) -> MutexGuard<'_, Vec<Option<Offset>>> {
         self.places.lock().expect("no code that can panic runs under this lock")
     }
 }
 
 /// The id of a stream's last entry, be it there or not.
-async fn newest(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<Id> {
+async fn newest(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<Offset> {
     let known: RedisResult<HashMap<String, Value>> = cmd("XINFO").arg("STREAM").arg(key).query_async(connection).await;
     match known {
         Ok(known) => match known.get("last-generated-id") {
             Some(Value::BulkString(id)) => Ok(std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).unwrap_or_default()),
-            _ => Ok(Id::default()),
+            _ => Ok(Offset::default()),
         },
         // Nobody has written to it.
-        Err(error) if error.detail().is_some_and(|detail| detail.contains("no such key")) => Ok(Id::default()),
+        Err(error) if error.detail().is_some_and(|detail| detail.contains("no such key")) => Ok(Offset::default()),
         Err(error) => Err(error),
     }
 }
 
 /// The entries of a list, without what is none.
-fn entries(place: usize, list: Value) -> Vec<Read> {
+pub(super) fn entries(place: usize, list: Value) -> Vec<Read> {
     let entry = |value: Value| {
         let Value::Array(entry) = value else { return None };
         let [id, fields] = <[Value; 2]>::try_from(entry).ok()?;

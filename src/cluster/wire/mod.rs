@@ -9,6 +9,7 @@ mod entry;
 mod message;
 mod request;
 mod response;
+mod session;
 #[cfg(test)]
 mod testing;
 
@@ -18,6 +19,7 @@ pub use entry::{Deed, Entry, SENDER, StatedEvent};
 pub use message::{Message, Said};
 pub use request::{AckedBroadcast, Request, Wish};
 pub use response::{Answer, Response};
+pub use session::Record;
 
 use crate::hub::{Flags, Room, Target};
 use crate::protocol::sio::DecodeError;

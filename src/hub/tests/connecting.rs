@@ -200,6 +200,7 @@ async fn a_socket_that_was_closed_before_it_entered_stays_out() {
         Arc::clone(&client.session),
         handshake,
         None,
+        None,
     );
     assert!(!socket.close());
     assert!(live.enter(&socket).is_none());

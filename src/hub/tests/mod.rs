@@ -7,5 +7,6 @@ mod connecting;
 mod disconnecting;
 mod dynamic;
 mod events;
+mod far;
 mod order;
 mod recovery;

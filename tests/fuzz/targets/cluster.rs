@@ -1,7 +1,7 @@
 //! What other nodes of a cluster say: what is read is written in one way, which reads the same.
 
 use bytes::Bytes;
-use stickyport::cluster::wire::{Bounds, Broadcast, Deed, Entry, Message, Request, Response, Said, Wish};
+use stickyport::cluster::wire::{Bounds, Broadcast, Deed, Entry, Message, Record, Request, Response, Said, Wish};
 use stickyport::hub::Action;
 
 const BOUNDS: Bounds = Bounds { bytes: 1 << 20, rooms: 50, attachments: 10 };
@@ -91,4 +91,16 @@ fn entry_again(fields: &[(&'static str, Bytes); 4]) -> Option<[(&'static str, By
         Deed::Leave(target, rooms) => of(Action::Leave { target: &target, rooms: &rooms }),
         Deed::Disconnect(target, close) => of(Action::Disconnect { target: &target, close }),
     }
+}
+
+/// What is kept of a client.
+pub fn session(data: &[u8]) {
+    let Some(written) = session_again(data) else { return };
+    assert_eq!(session_again(written.as_bytes()).as_ref(), Some(&written));
+}
+
+fn session_again(kept: &[u8]) -> Option<String> {
+    let Record { session, holder } = Record::decode(kept, &BOUNDS).ok()?;
+    assert!(session.rooms.len() <= BOUNDS.rooms);
+    Record::encode(&session, holder.as_deref(), &BOUNDS).ok()
 }

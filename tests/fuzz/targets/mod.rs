@@ -45,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("cluster_response", cluster::response),
     ("cluster_message", cluster::message),
     ("cluster_entry", cluster::entry),
+    ("cluster_session", cluster::session),
 ];
 
 /// Runs the target of that name.

@@ -1,0 +1,430 @@
+//! The sessions of this node's clients, and of those who have just gone, until they are written where every node finds them.
+
+use super::super::wire::{Bounds, Record};
+use crate::hub::{ArchivedSession, SessionSource};
+use crate::metrics::Metrics;
+use crate::protocol::sid::Pid;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// How late a change is written: soon enough that a node that dies loses what its clients did in the last tenth of a second, and nothing before.
+const DELAY: Duration = Duration::from_millis(20);
+/// What one round trip takes at most.
+const BATCH: usize = 500;
+
+/// The sessions of this node's clients.
+#[derive(Debug)]
+pub(in crate::cluster) struct Sessions {
+    prefix: String,
+    uid: String,
+    bounds: Bounds,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    keep: Duration,
+    limit: usize,
+    here: HashMap<Pid, Here>,
+    /// Those of them that are to be written.
+    dirty: HashSet<Pid>,
+    /// Those of them that are to be kept a little longer.
+    aging: Vec<Pid>,
+    gone: HashMap<Pid, Gone>,
+    /// Of those who have gone.
+    bytes: usize,
+    /// What is published when all that was to be written is.
+    then: Vec<(String, Vec<u8>)>,
+    due: Option<Instant>,
+    refresh: Instant,
+}
+
+struct Here {
+    source: SessionSource,
+    /// Since Redis was there last: another node that takes the client over takes it out.
+    is_written: bool,
+    /// Another node has, and says from now on what it is.
+    is_taken: bool,
+}
+
+impl std::fmt::Debug for Here {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Here").field("is_written", &self.is_written).finish_non_exhaustive()
+    }
+}
+
+/// Somebody who has gone: with a last record, or for good.
+#[derive(Debug)]
+struct Gone {
+    record: Option<(String, Instant)>,
+    is_written: bool,
+}
+
+/// What is to be done to a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cluster) struct Write {
+    pub(in crate::cluster) pid: Pid,
+    pub(in crate::cluster) what: What,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cluster) enum What {
+    /// It is set, for so long; with `true` only if it is there.
+    Set(String, Duration, bool),
+    /// It is kept so long from now.
+    Refresh(Duration),
+    Delete,
+}
+
+impl Sessions {
+    pub(super) fn new(prefix: String, uid: String, bounds: Bounds, metrics: Arc<Metrics>) -> Self {
+        let state = State {
+            keep: Duration::ZERO,
+            limit: 0,
+            here: HashMap::new(),
+            dirty: HashSet::new(),
+            aging: Vec::new(),
+            gone: HashMap::new(),
+            bytes: 0,
+            then: Vec::new(),
+            due: None,
+            refresh: Instant::now(),
+        };
+        Self { prefix, uid, bounds, metrics, state: state.into(), changed: Notify::new() }
+    }
+
+    pub(in crate::cluster) fn key(&self, pid: &str) -> String {
+        format!("{}{pid}", self.prefix)
+    }
+
+    pub(in crate::cluster) fn open(&self, keep: Duration, limit: usize) {
+        let mut state = self.lock();
+        (state.keep, state.limit, state.refresh) = (keep, limit, Instant::now() + keep / 3);
+    }
+
+    pub(in crate::cluster) fn begin(&self, pid: &Pid, source: SessionSource) {
+        let mut state = self.lock();
+        state.forget_gone(pid);
+        state.here.insert(pid.clone(), Here { source, is_written: false, is_taken: false });
+        state.touch(pid);
+        self.soon(state);
+    }
+
+    pub(in crate::cluster) fn changed(&self, pid: &Pid) {
+        let mut state = self.lock();
+        if state.here.get(pid).is_some_and(|here| !here.is_taken) && state.touch(pid) {
+            self.soon(state);
+        }
+    }
+
+    pub(in crate::cluster) fn end(&self, session: &ArchivedSession) {
+        // Beyond a bound it is not kept, and the client begins anew.
+        let Ok(record) = Record::encode(session, Some(&self.uid), &self.bounds) else { return self.forget(&session.pid) };
+        let mut state = self.lock();
+        let here = state.here.remove(&session.pid);
+        state.dirty.remove(&session.pid);
+        state.forget_gone(&session.pid);
+        if here.as_ref().is_some_and(|here| here.is_taken) {
+            return;
+        }
+        let is_written = here.is_some_and(|here| here.is_written);
+        if state.bytes + record.len() > state.limit {
+            self.metrics.limit_recovery.inc();
+            return;
+        }
+        state.bytes += record.len();
+        let until = Instant::now() + state.keep;
+        state.gone.insert(session.pid.clone(), Gone { record: Some((record, until)), is_written });
+        self.soon(state);
+    }
+
+    pub(in crate::cluster) fn forget(&self, pid: &Pid) {
+        let mut state = self.lock();
+        if state.here.remove(pid).is_some_and(|here| here.is_taken) {
+            return;
+        }
+        state.dirty.remove(pid);
+        state.forget_gone(pid);
+        state.gone.insert(pid.clone(), Gone { record: None, is_written: false });
+        self.soon(state);
+    }
+
+    /// What is to be written before anybody reads what is kept of a client.
+    pub(in crate::cluster) fn claim(&self, pid: &str) -> Option<(String, Duration)> {
+        let mut state = self.lock();
+        let gone = state.gone.get_mut(pid)?;
+        let (record, until) = gone.record.take()?;
+        let left = until.saturating_duration_since(Instant::now());
+        let bytes = record.len();
+        state.gone.remove(pid);
+        state.bytes -= bytes;
+        (!left.is_zero()).then_some((record, left))
+    }
+
+    /// Publishes something when all that is to be written by now is.
+    pub(in crate::cluster) fn then(&self, channel: String, message: Vec<u8>) {
+        let mut state = self.lock();
+        state.then.push((channel, message));
+        self.soon(state);
+    }
+
+    /// Waits until something is to be written.
+    pub(in crate::cluster) async fn due(&self) {
+        loop {
+            let next = {
+                let state = self.lock();
+                let refresh = (!state.here.is_empty()).then_some(state.refresh);
+                [state.due, refresh].into_iter().flatten().min()
+            };
+            match next {
+                Some(next) => tokio::select! {
+                    () = sleep_until(next) => return,
+                    () = self.changed.notified() => {}
+                },
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    /// What is to be written, and what is published after the last of it.
+    pub(in crate::cluster) fn take(&self) -> (Vec<Write>, Vec<(String, Vec<u8>)>) {
+        let now = Instant::now();
+        let (mut writes, mut sources, then);
+        {
+            let mut state = self.lock();
+            let keep = state.keep;
+            if state.refresh <= now {
+                state.aging = state.here.keys().cloned().collect();
+                state.refresh = now + keep / 3;
+            }
+            writes = Vec::new();
+            for (pid, gone) in state.gone.iter().take(BATCH) {
+                let what = match &gone.record {
+                    None => What::Delete,
+                    Some((record, until)) => What::Set(record.clone(), until.saturating_duration_since(now), gone.is_written),
+                };
+                writes.push(Write { pid: pid.clone(), what });
+            }
+            while writes.len() < 2 * BATCH
+                && let Some(pid) = state.aging.pop()
+            {
+                // What is to be written anew is kept longer by that.
+                let is_old = state.here.get(&pid).is_some_and(|here| here.is_written && !here.is_taken);
+                if is_old && !state.dirty.contains(&pid) {
+                    writes.push(Write { pid, what: What::Refresh(keep) });
+                }
+            }
+            let pids: Vec<Pid> = state.dirty.iter().take(BATCH).cloned().collect();
+            sources = Vec::new();
+            for pid in pids {
+                state.dirty.remove(&pid);
+                if let Some(here) = state.here.get_mut(&pid) {
+                    sources.push((pid, Arc::clone(&here.source), std::mem::replace(&mut here.is_written, true)));
+                }
+            }
+            let is_more = !state.dirty.is_empty() || !state.aging.is_empty() || state.gone.len() > BATCH;
+            state.due = is_more.then_some(now);
+            then = if is_more { Vec::new() } else { std::mem::take(&mut state.then) };
+            // They lock what may be locked by whoever waits for this lock.
+            drop(state);
+            for (pid, source, is_written) in sources.drain(..) {
+                if let Ok(record) = Record::encode(&source(), Some(&self.uid), &self.bounds) {
+                    writes.push(Write { pid, what: What::Set(record, keep, is_written) });
+                }
+            }
+        }
+        (writes, then)
+    }
+
+    /// What was taken is written; those are missing that were to be there and are not.
+    pub(in crate::cluster) fn written(&self, writes: &[Write], missing: &[usize]) {
+        self.metrics.sessions_written.add(writes.len() as u64);
+        let mut state = self.lock();
+        for (index, Write { pid, what }) in writes.iter().enumerate() {
+            if missing.contains(&index) {
+                state.dirty.remove(pid);
+                if let Some(here) = state.here.get_mut(pid) {
+                    here.is_taken = true;
+                }
+            }
+            let is_last = match (state.gone.get(pid), what) {
+                (Some(Gone { record: Some((record, _)), .. }), What::Set(written, ..)) => record == written,
+                (Some(Gone { record: None, .. }), What::Delete) => true,
+                _ => false,
+            };
+            if is_last {
+                state.forget_gone(pid);
+            }
+        }
+    }
+
+    /// Redis has gone, and may have lost what was written.
+    pub(in crate::cluster) fn close(&self) {
+        let mut state = self.lock();
+        state.here.values_mut().for_each(|here| here.is_written = false);
+        state.gone.values_mut().for_each(|gone| gone.is_written = false);
+        state.dirty = state.here.iter().filter(|(_, here)| !here.is_taken).map(|(pid, _)| pid.clone()).collect();
+        state.aging.clear();
+        let now = Instant::now();
+        let expired: Vec<Pid> = state
+            .gone
+            .iter()
+            .filter(|(_, gone)| gone.record.as_ref().is_some_and(|(_, until)| *until <= now))
+            .map(|(pid, _)| pid.clone())
+            .collect();
+        expired.iter().for_each(|pid| state.forget_gone(pid));
+        state.then.clear();
+        self.soon(state);
+    }
+
+    fn soon(&self, mut state: MutexGuard<'_, State>) {
+        if state.due.is_none() {
+            state.due = Some(Instant::now() + DELAY);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code that can panic runs under this lock")
+    }
+}
+
+impl State {
+    /// `false` says that it was to be written already.
+    fn touch(&mut self, pid: &Pid) -> bool {
+        self.dirty.insert(pid.clone())
+    }
+
+    fn forget_gone(&mut self, pid: &Pid) {
+        if let Some(Gone { record: Some((record, _)), .. }) = self.gone.remove(pid) {
+            self.bytes -= record.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::sid::SocketId;
+    use serde_json::value::RawValue;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    const KEEP: Duration = Duration::from_secs(120);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_written_soon_and_only_over_what_is_there() {
+        let (sessions, rooms) = (sessions(), Arc::new(AtomicUsize::new(1)));
+        let began = Instant::now();
+        begin(&sessions, "a", &rooms);
+        assert_eq!(written(&sessions).await, ["a: 1 room"]);
+        assert!(began.elapsed() < Duration::from_millis(100));
+        let began = Instant::now();
+        for _ in 0..5 {
+            rooms.fetch_add(1, Relaxed);
+            sessions.changed(&Pid::from("a"));
+        }
+        assert_eq!(written(&sessions).await, ["a: 6 rooms, if it is there"]);
+        assert!(began.elapsed() < Duration::from_millis(100));
+        // It lives on.
+        assert_eq!(written(&sessions).await, ["a: longer"]);
+        assert!(began.elapsed() < KEEP / 2);
+        // After Redis was away it is not known what it has.
+        sessions.close();
+        assert_eq!(written(&sessions).await, ["a: 6 rooms"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_gone_is_written_until_it_is_and_not_when_another_has_taken_it() {
+        let (sessions, rooms) = (sessions(), Arc::new(AtomicUsize::new(1)));
+        for pid in ["a", "b", "c"] {
+            begin(&sessions, pid, &rooms);
+            written(&sessions).await;
+        }
+        sessions.end(&session("a", 2));
+        let (writes, _) = sessions.take();
+        assert_eq!(writes.len(), 1);
+        // It was not: Redis went away.
+        sessions.close();
+        sessions.forget(&Pid::from("b"));
+        let mut all = written(&sessions).await;
+        all.sort();
+        assert_eq!(all, ["a: 2 rooms", "b: no more", "c: 1 room"]);
+        rooms.fetch_add(1, Relaxed);
+        sessions.changed(&Pid::from("c"));
+        sessions.due().await;
+        let (writes, _) = sessions.take();
+        sessions.written(&writes, &[0]);
+        sessions.changed(&Pid::from("c"));
+        sessions.end(&session("c", 3));
+        assert!(sessions.take().0.is_empty());
+        assert_eq!(sessions.lock().bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_bounded() {
+        let sessions = sessions();
+        sessions.open(KEEP, 300);
+        (0..10).for_each(|number| sessions.end(&session(&number.to_string(), 1)));
+        let kept = sessions.lock().gone.len();
+        assert!((1..10).contains(&kept), "{kept}");
+        assert_eq!(sessions.metrics.limit_recovery.get() as usize, 10 - kept);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_follows_what_is_written() {
+        let sessions = sessions();
+        sessions.end(&session("a", 1));
+        sessions.then("channel".to_owned(), Vec::new());
+        sessions.due().await;
+        let (writes, then) = sessions.take();
+        assert_eq!((writes.len(), then.len()), (1, 1));
+        assert_eq!(sessions.claim("a").map(|(_, left)| left > KEEP / 2), Some(true));
+        assert_eq!(sessions.claim("a"), None);
+    }
+
+    fn sessions() -> Sessions {
+        let bounds = Bounds { bytes: 10_000, rooms: 100, attachments: 10 };
+        let sessions = Sessions::new("sio:session:".to_owned(), "me".to_owned(), bounds, Arc::default());
+        sessions.open(KEEP, 1_000_000);
+        sessions
+    }
+
+    fn begin(sessions: &Sessions, pid: &'static str, rooms: &Arc<AtomicUsize>) {
+        let rooms = Arc::clone(rooms);
+        sessions.begin(&Pid::from(pid), Arc::new(move || session(pid, rooms.load(Relaxed))));
+    }
+
+    fn session(pid: &str, rooms: usize) -> ArchivedSession {
+        ArchivedSession {
+            namespace: None,
+            sid: SocketId::from("s"),
+            pid: Pid::from(pid),
+            rooms: (0..rooms).map(|room| room.to_string().into()).collect(),
+            data: RawValue::from_string("{}".to_owned()).expect("an object").into(),
+            start: None,
+        }
+    }
+
+    async fn written(sessions: &Sessions) -> Vec<String> {
+        sessions.due().await;
+        let (writes, _) = sessions.take();
+        let shown = |Write { pid, what }: &Write| match what {
+            What::Delete => format!("{}: no more", pid.as_str()),
+            What::Refresh(_) => format!("{}: longer", pid.as_str()),
+            What::Set(record, _, is_there) => {
+                let rooms = Record::decode(record.as_bytes(), &sessions.bounds).expect("a record").session.rooms.len();
+                let if_there = if *is_there { ", if it is there" } else { "" };
+                format!("{}: {rooms} room{}{if_there}", pid.as_str(), if rooms == 1 { "" } else { "s" })
+            }
+        };
+        let all = writes.iter().map(shown).collect();
+        sessions.written(&writes, &[]);
+        all
+    }
+}
