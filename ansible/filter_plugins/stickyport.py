@@ -1,6 +1,8 @@
 """Who is where: the nodes of the fleet, and the slots that they have in nginx's pool."""
 
 import hashlib
+import math
+import re
 
 FIRST_PORT = 3131
 INSTANCES_PER_HOST = 32
@@ -72,6 +74,25 @@ def chosen(text, host, count):
     return [instance for instance in range(int(count)) if host in names or f"{host}:{instance}" in names]
 
 
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+BYTES = {"": 1, "B": 1, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+
+
+def seconds(text):
+    """A length of time as the program's settings write it, in whole seconds, rounded up."""
+    return math.ceil(measured(text, SECONDS))
+
+
+def size(text):
+    """A number of bytes as the program's settings write it."""
+    return measured(text, BYTES)
+
+
+def measured(text, units):
+    number, unit = re.fullmatch(r"(\d+) *([A-Za-z]*)", str(text)).groups()
+    return int(number) * units[unit]
+
+
 def differing(contents, checksums):
     """Those of some files that a host has otherwise, by what it says of them: the checksum, or nothing where there is none."""
     return {path: content for path, content in contents.items() if checksums[path] != (hashlib.sha256(content.encode()).hexdigest() if content else "")}
@@ -87,6 +108,8 @@ class FilterModule:
             "stickyport_differing": differing,
             "stickyport_node": node,
             "stickyport_nodes": nodes,
+            "stickyport_seconds": seconds,
+            "stickyport_size": size,
             "stickyport_slots": slots,
             "stickyport_table": table,
         }

@@ -45,7 +45,7 @@ STAND_INS = {
 """,
     "roles/stickyport_nginx/tasks/render.yml": """
 - ansible.builtin.template: {src: "{{ item }}.conf.j2", dest: "{{ root }}/{{ item }}.conf"}
-  loop: [listen, redirect, server]
+  loop: [listen, redirect, server, timeouts, limits, upstream-keepalive]
   check_mode: false
 """,
     "roles/stickyport/tasks/install.yml": "- ansible.builtin.meta: noop\n",
@@ -278,6 +278,18 @@ class Releases(unittest.TestCase):
 
     def finish(self, fleet, release):
         fleet.deploy("finish", release, real=["roles/stickyport/tasks/prune.yml"])
+
+
+class Settings(unittest.TestCase):
+    def test_nginx_follows_what_the_instances_are_told(self):
+        with Fleet() as fleet:
+            engine = {"ping_interval": "1m", "ping_timeout": "500ms", "max_payload": "5MB", "path": "/chat"}
+            for host in ("app1", "app2"):
+                fleet.host(host)["stickyport_config"] = {"engine": engine, "limits": {"keep_alive": "30s"}}
+            self.assertEqual(fleet.rendered("timeouts", ("proxy_read", "keepalive")), ["proxy_read_timeout 71s;", "keepalive_timeout 91s;"])
+            self.assertEqual(fleet.rendered("limits", "client_max_body_size"), ["client_max_body_size 5m;"])
+            self.assertEqual(fleet.rendered("upstream-keepalive", "keepalive_timeout"), ["keepalive_timeout 15s;"])
+            self.assertIn("location /chat/ {", fleet.rendered("server", "location"))
 
 
 class Rollback(unittest.TestCase):
