@@ -160,6 +160,8 @@ metrics! {
     limit_recovery: Counter,
     /// Limit reached: bytes that wait for Redis.
     limit_cluster_outbox: Counter,
+    /// Limit reached: bytes of what the cluster's other nodes answer to one question.
+    limit_cluster_reply: Counter,
     /// Limit reached: bytes that have arrived for all sessions and cannot be handed on yet.
     limit_inbound: Counter,
     /// Limit reached: size or number of a request's headers.

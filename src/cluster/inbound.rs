@@ -77,7 +77,9 @@ impl Inbound {
             Kind::Request => Request::decode(&message, &self.bounds).and_then(|request| self.request(&route, request)),
             Kind::Message => self.message(&route, &message),
             Kind::Fence => self.fence(&message),
-            Kind::Response => Response::decode(&message, &self.bounds).map(|response| self.redis.questions.answer(response)),
+            Kind::Response => {
+                Response::decode(&message, &self.bounds).map(|response| self.redis.questions.answer(response, message.len()))
+            }
         };
         if let Err(error) = heard {
             metrics.cluster_skipped.inc();
@@ -108,13 +110,14 @@ impl Inbound {
     }
 
     fn message(&self, route: &Route, message: &Bytes) -> Result<(), WireError> {
+        let bytes = message.len();
         let message = Message::decode(message, &self.bounds)?;
         if message.sender == self.redis.uid() || message.namespace != *route.namespace {
             return Ok(());
         }
         match message.said(&self.bounds)? {
             Said::Request(request) => self.request(route, request)?,
-            Said::Response(response) => self.redis.questions.answer(response),
+            Said::Response(response) => self.redis.questions.answer(response, bytes),
         }
         Ok(())
     }

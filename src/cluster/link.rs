@@ -11,7 +11,8 @@ use crate::hub::Adapter as _;
 use crate::reminder::Reminder;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisResult, Value, cmd, pipe,
+    AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult, Value,
+    cmd, pipe,
 };
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -109,6 +110,8 @@ struct Session<'a> {
     inbound: &'a Arc<Inbound>,
     connection: MultiplexedConnection,
     subscribed: BTreeSet<ByteString>,
+    /// Those among them that Redis does not let this node listen to.
+    forbidden: BTreeSet<ByteString>,
     broken: CancellationToken,
     /// Reads the streams of a cluster over streams, until it cannot.
     reading: Option<AbortOnDropHandle<()>>,
@@ -122,7 +125,8 @@ impl<'a> Session<'a> {
             .set_response_timeout(Some(PATIENCE))
             .set_push_sender(hear(Arc::clone(inbound), broken.clone()));
         let connection = redis.client.get_multiplexed_async_connection_with_config(&config).await?;
-        let mut session = Self { redis, inbound, connection, subscribed: BTreeSet::new(), broken, reading: None };
+        let mut session =
+            Self { redis, inbound, connection, subscribed: BTreeSet::new(), forbidden: BTreeSet::new(), broken, reading: None };
         // First, so that who asks counts with this node as soon as it listens.
         session.beat().await?;
         session.subscribe().await?;
@@ -165,7 +169,13 @@ impl<'a> Session<'a> {
                 batch = next_entries(self.redis) => self.write(batch).await?,
                 () = sessions_due(self.redis) => drop(self.keep().await?),
                 () = self.redis.namespaces.changed.notified() => self.subscribe().await?,
-                _ = beat.tick() => self.beat().await?,
+                _ = beat.tick() => {
+                    self.beat().await?;
+                    // What an operator allows meanwhile is taken.
+                    if !self.forbidden.is_empty() {
+                        self.subscribe().await?;
+                    }
+                }
                 () = self.redis.registry.changed.notified() => self.beat().await?,
                 () = self.broken.cancelled() => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
                 () = self.redis.leaving.cancelled() => return self.finish().await,
@@ -248,8 +258,16 @@ impl<'a> Session<'a> {
         let refused = published.as_ref().map_or(batch.len(), |each| each.iter().filter(|one| one.is_err()).count());
         metrics.cluster_published.add((batch.len() - refused) as u64);
         metrics.cluster_unsent.add(refused as u64);
-        // One that is not allowed to publish may as well say so as one that is away.
-        published?.into_iter().try_for_each(|one| one.map(drop))
+        published?.into_iter().try_for_each(|one| match one {
+            // One channel's affair, and all others go on.
+            Err(error) if is_forbidden(&error) => {
+                if self.redis.unpublished.is_due(Instant::now()) {
+                    tracing::error!("Redis does not let this node publish, so what it sends does not reach the others: {error}");
+                }
+                Ok(())
+            }
+            one => one.map(drop),
+        })
     }
 
     /// Adds entries to streams, all of them or none.
@@ -324,26 +342,46 @@ impl<'a> Session<'a> {
             }
             names.iter().chain(&pattern).for_each(|name| self.inbound.unroute(name));
             self.subscribed.remove(&namespace);
+            self.forbidden.remove(&namespace);
         }
-        let new: Vec<_> = names.difference(&self.subscribed).cloned().collect();
+        let heard = |name: &&ByteString| self.subscribed.contains(*name) && !self.forbidden.contains(*name);
+        let new: Vec<_> = names.iter().filter(|name| !heard(name)).cloned().collect();
         for namespace in new {
-            let channels = self.redis.channels(&namespace);
-            let Heard { pattern, names } = self.heard(&channels);
-            let kinds = match &pattern {
-                Some(_) => [Kind::Request, Kind::Response, Kind::Response, Kind::Broadcast],
-                None => [Kind::Message; 4],
-            };
-            for (name, kind) in names.iter().chain(&pattern).zip(kinds) {
-                self.inbound.route(name.clone(), Route { namespace: namespace.clone(), channels: channels.clone(), kind });
+            match self.listen(&namespace).await {
+                Err(error) if is_forbidden(&error) => {
+                    if self.redis.unheard.is_due(Instant::now()) {
+                        tracing::error!(
+                            namespace = &*namespace,
+                            "Redis does not let this node listen to a namespace, so what the others send there is not heard: {error}"
+                        );
+                    }
+                    self.forbidden.insert(namespace.clone());
+                }
+                listening => {
+                    listening?;
+                    self.forbidden.remove(&namespace);
+                }
             }
-            // Whoever is counted as listening to requests has to hear broadcasts and be able to answer.
-            if let Some(pattern) = &pattern {
-                self.connection.psubscribe(pattern).await?;
-            }
-            self.connection.subscribe(&names).await?;
             self.subscribed.insert(namespace);
         }
         Ok(())
+    }
+
+    async fn listen(&mut self, namespace: &ByteString) -> RedisResult<()> {
+        let channels = self.redis.channels(namespace);
+        let Heard { pattern, names } = self.heard(&channels);
+        let kinds = match &pattern {
+            Some(_) => [Kind::Request, Kind::Response, Kind::Response, Kind::Broadcast],
+            None => [Kind::Message; 4],
+        };
+        for (name, kind) in names.iter().chain(&pattern).zip(kinds) {
+            self.inbound.route(name.clone(), Route { namespace: namespace.clone(), channels: channels.clone(), kind });
+        }
+        // Whoever is counted as listening to requests has to hear broadcasts and be able to answer.
+        if let Some(pattern) = &pattern {
+            self.connection.psubscribe(pattern).await?;
+        }
+        self.connection.subscribe(&names).await
     }
 
     /// What is listened to for a namespace.
@@ -377,6 +415,11 @@ async fn next_entries(redis: &Redis) -> Vec<(usize, streams::Fields)> {
         Some(streams) => streams.backlog.next().await,
         None => pending().await,
     }
+}
+
+/// Whether the user whom this node is may not do that, which no other connection changes.
+fn is_forbidden(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM")
 }
 
 /// Hands on what others publish; called on the task that reads from Redis.

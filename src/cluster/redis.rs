@@ -82,6 +82,9 @@ pub struct Redis {
     pub(super) unknown: Reminder,
     /// That nobody knows whose turn it is.
     pub(super) unleased: Reminder,
+    /// That a channel may not be listened to, or published to.
+    pub(super) unheard: Reminder,
+    pub(super) unpublished: Reminder,
 }
 
 /// Why a URL is none of a Redis.
@@ -114,7 +117,7 @@ impl Redis {
             namespaces: Namespaces::default(),
             connection: Mutex::default(),
             members: Mutex::default(),
-            questions: Arc::default(),
+            questions: Questions::new(limits.cluster_reply_bytes, Arc::clone(&metrics)),
             is_connected: watch::Sender::new(false),
             leaving: CancellationToken::new(),
             gone: CancellationToken::new(),
@@ -126,6 +129,8 @@ impl Redis {
             too_long: Reminder::default(),
             unknown: Reminder::default(),
             unleased: Reminder::default(),
+            unheard: Reminder::default(),
+            unpublished: Reminder::default(),
         }))
     }
 

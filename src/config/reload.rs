@@ -32,6 +32,7 @@ impl Config {
                 recovery_bytes: self.limits.recovery_bytes,
                 cluster_message_bytes: self.limits.cluster_message_bytes,
                 cluster_rooms: self.limits.cluster_rooms,
+                cluster_reply_bytes: self.limits.cluster_reply_bytes,
                 cluster_outbox_bytes: self.limits.cluster_outbox_bytes,
                 ..next.limits.clone()
             },

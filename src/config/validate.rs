@@ -124,6 +124,7 @@ impl Config {
             ("limits.inbound_bytes", limits.inbound_bytes),
             ("limits.cluster_message_bytes", limits.cluster_message_bytes),
             ("limits.cluster_rooms", limits.cluster_rooms),
+            ("limits.cluster_reply_bytes", limits.cluster_reply_bytes),
             ("limits.cluster_outbox_bytes", limits.cluster_outbox_bytes),
             ("limits.headers", limits.headers),
             ("limits.query_parameters", limits.query_parameters),

@@ -54,6 +54,9 @@ options! {
         pub cluster_message_bytes: usize = 32 * 1024 * 1024,
         /// Rooms in one list of such a message.
         pub cluster_rooms: usize = 100_000,
+        /// Bytes of all that the other nodes answer to one question, such as `fetch_sockets`; beyond it answers are dropped, and who gave them is missing.
+        #[serde(with = "options::size")]
+        pub cluster_reply_bytes: usize = 256 * 1024 * 1024,
         /// Bytes of such messages that may wait for Redis; beyond it they are not sent.
         #[serde(with = "options::size")]
         pub cluster_outbox_bytes: usize = 64 * 1024 * 1024,

@@ -123,6 +123,8 @@ impl AdapterConfig {
 // One thread, as in the reference: a command is carried out as a whole before anything else happens.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // On standard error, which is free.
+    let _log = stickyport::telemetry::init(&Default::default())?;
     let config: Config = serde_json::from_str(&std::env::args().nth(1).unwrap_or_else(|| "{}".to_owned()))?;
     let redis = config.adapter.as_ref().map(AdapterConfig::redis).transpose()?;
     let is_over_streams = config.adapter.as_ref().is_some_and(|adapter| adapter.kind == "redis-streams");
