@@ -1,7 +1,7 @@
 //! Speaks to the sockets of a cluster without being a server of it, as `@socket.io/redis-emitter` does.
 
 use super::link;
-use super::options::Options;
+use super::options::{Options, Protocol};
 use super::redis::UrlError;
 use super::wire::{Bounds, Broadcast, Channels, EMITTER, Request, WireError, Wish};
 use crate::hub::{EmitError, Flags, IntoArgs, Room, Rooms, Target, unreserved};
@@ -37,6 +37,9 @@ pub enum EmitterError {
     /// The URL is none of a Redis.
     #[error(transparent)]
     Url(#[from] UrlError),
+    /// The cluster hears its own members only.
+    #[error("redis.adapter is \"redis-streams\", and such a cluster takes events from its members only")]
+    OverStreams,
     /// Redis cannot be reached, or refuses.
     #[error("Redis does not take it")]
     Redis(#[source] RedisError),
@@ -52,8 +55,11 @@ impl Emitter {
     /// Connects to the Redis of a cluster.
     ///
     /// # Errors
-    /// There is none, or it refuses.
+    /// There is none, or it refuses, or the cluster is one over streams.
     pub async fn connect(options: &Options) -> Result<Self, EmitterError> {
+        if options.adapter == Protocol::RedisStreams {
+            return Err(EmitterError::OverStreams);
+        }
         let client = link::client(&options.url).map_err(UrlError::new)?;
         let connection = client.get_multiplexed_async_connection().await.map_err(EmitterError::Redis)?;
         let Limits { cluster_message_bytes: bytes, cluster_rooms: rooms, .. } = Limits::default();

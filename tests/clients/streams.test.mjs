@@ -1,14 +1,16 @@
 // Two instances of ours and two of Node's in one cluster over the streams of a real Redis, in every direction.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { mkdtempSync } from "node:fs";
 import { after, before, describe, test } from "node:test";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { createClient } from "redis";
 import { Member } from "./lib/members.mjs";
 import { subscribed } from "./lib/nodes.mjs";
 import { Redis } from "./lib/redis.mjs";
-import { scratch } from "./lib/servers.mjs";
+import { BINARY, scratch } from "./lib/servers.mjs";
 import { event, until } from "./lib/waiting.mjs";
 
 const root = scratch();
@@ -137,6 +139,12 @@ describe("a broadcast", () => {
       assert.deepEqual(await written(ours, act), await written(theirs, act));
     }
     await client.close();
+  });
+
+  test("of our emitter is refused, for nobody would hear it", async () => {
+    const words = ["emit", "--set", `redis.url=${redis.url}`, "--set", "redis.adapter=redis-streams", "x"];
+    const { code, stderr } = await promisify(execFile)(BINARY, words).catch((error) => error);
+    assert.deepEqual([code, /redis-streams/.test(stderr)], [64, true]);
   });
 
   test("that is rubbish is skipped, and the next one is heard", async () => {

@@ -154,7 +154,7 @@ async fn each_change_of_rooms_and_data_is_told() {
     socket.leave("a");
     socket.set_data(&1).expect("JSON");
     socket.leave_all();
-    client.close(CloseReason::PingTimeout);
+    client.session.discard(CloseReason::PingTimeout);
     while !tape.said.lock().expect("one thread").iter().any(|said| said.starts_with("end")) {
         tokio::task::yield_now().await;
     }
