@@ -48,6 +48,12 @@ STAND_INS = {
   loop: [listen, redirect, server, timeouts, limits, upstream-keepalive]
   check_mode: false
 """,
+    "told.yml": PART.replace("PART", "told"),
+    "roles/stickyport/tasks/told.yml": """
+- ansible.builtin.template: {src: instance.toml.j2, dest: "{{ root }}/0.toml"}
+  vars: {stickyport_instance: 0}
+  check_mode: false
+""",
     "roles/stickyport/tasks/install.yml": "- ansible.builtin.meta: noop\n",
     # What becomes of an instance, a line each.
     "roles/stickyport/tasks/instance.yml": """
@@ -290,6 +296,14 @@ class Settings(unittest.TestCase):
             self.assertEqual(fleet.rendered("limits", "client_max_body_size"), ["client_max_body_size 5m;"])
             self.assertEqual(fleet.rendered("upstream-keepalive", "keepalive_timeout"), ["keepalive_timeout 15s;"])
             self.assertIn("location /chat/ {", fleet.rendered("server", "location"))
+
+    def test_the_instances_are_told_of_the_redis_that_the_inventory_has(self):
+        with Fleet() as fleet:
+            fleet.inventory["stickyport_redis"] = {"hosts": {"cache": {"ansible_host": "2001:db8::9", "stickyport_redis_password": "secret", "stickyport_redis_port": 7000}}}
+            fleet.host("app1")["stickyport_config"] = {"redis": {"request_timeout": "2s"}}
+            fleet.play("told.yml").done()
+            told = (fleet.root("app1") / "0.toml").read_text()
+            self.assertIn('[redis]\nurl = "redis://stickyport:secret@[2001:db8::9]:7000"\nprefix = "socket.io"\nrequest_timeout = "2s"', told)
 
 
 class Rollback(unittest.TestCase):

@@ -27,6 +27,8 @@ class Controller:
     def __init__(self, applications, proxies, settings):
         self.instances_per_host = 2
         self.overrides = {}
+        # The host of the cluster's Redis, if there is to be one.
+        self.redis = []
         self.applications, self.proxies, self.settings = applications, proxies, settings
         self.repository = root.REPOSITORY
         self.binary = root.TARGET / "release/stickyport"
@@ -56,6 +58,7 @@ class Controller:
                 "vars": {"stickyport_instances_per_host": self.instances_per_host, "stickyport_unit_overrides": self.overrides},
             },
             "stickyport_proxy": {"hosts": {host.name: {"ansible_host": host.address} for host in self.proxies}},
+            "stickyport_redis": {"hosts": {host.name: {"stickyport_redis_password": "0123456789abcdef"} for host in self.redis}},
         }
 
 

@@ -13,7 +13,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 # What any rented Debian has, and no more: what the playbooks need beyond it they have to install.
 BARE = "systemd,systemd-sysv,dbus,python3,openssh-server,iproute2"
 # What they may install. The lab has no way out, so these lie in a folder that the hosts' apt takes for its mirror.
-MIRRORED = "nginx-light"
+MIRRORED = "nginx-light redis-server"
 
 MIRROR = Path(__file__).with_name("mirror")
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 import unittest
+from pathlib import Path
 
 import clock
 import hosts
@@ -44,6 +45,7 @@ done
 echo $crashes
 """
 LOG = "/var/log/nginx/stickyport.log"
+ROOM = Path(__file__).with_name("room.mjs")
 
 
 class Lab:
@@ -97,6 +99,7 @@ class Lab:
     def stop(self):
         if self.fleet:
             self.fleet.stop()
+            self.fleet = None
 
 
 class Scenarios(unittest.TestCase):
@@ -388,6 +391,18 @@ class Scenarios(unittest.TestCase):
         self.assertEqual(lab.proxy.ssh("nginx -T 2>&1 | sha256sum"), tree)
         lab.fleet.exchange(1)
         self.undisturbed(lab.fleet.clients())
+
+    def test_over_redis_clients_of_different_hosts_are_in_one_room(self):
+        lab = self.lab
+        # They would all hear each other, which is more than they are to be asked about.
+        lab.stop()
+        lab.controller.redis = [lab.proxy]
+        outcome = lab.controller.play("deploy.yml").must_succeed()
+        self.assertNotIn("0123456789abcdef", outcome.output)
+        second = lab.controller.play("deploy.yml").must_succeed()
+        self.assertEqual(set(second.changed.values()), {0}, f"a second run changes something:\n{second.output}")
+        self.assertIn(f"{lab.proxy.address}:6379", lab.proxy.ssh("ss -Hltn 'sport = :6379'"))
+        subprocess.run(["node", ROOM, *(f"http://{host.address}:3131" for host in lab.applications)], check=True, stdin=subprocess.DEVNULL)
 
     def foresees(self, playbook, *words):
         """With --check --diff it says what it would do, and does nothing."""
