@@ -57,9 +57,7 @@ impl Emit {
             Ok(Err(error)) => {
                 complain(&chain(&error));
                 match error {
-                    EmitterError::Event(EmitError::Reserved(_)) | EmitterError::Url(_) | EmitterError::OverStreams => {
-                        Exit::Configuration
-                    }
+                    EmitterError::Event(EmitError::Reserved(_)) | EmitterError::Url(_) => Exit::Configuration,
                     _ => Exit::Away,
                 }
             }

@@ -3,11 +3,12 @@
 use super::link;
 use super::options::{Options, Protocol};
 use super::redis::UrlError;
-use super::wire::{Bounds, Broadcast, Channels, EMITTER, Request, WireError, Wish};
-use crate::hub::{EmitError, Flags, IntoArgs, Room, Rooms, Target, unreserved};
+use super::streams::Keys;
+use super::wire::{Bounds, Broadcast, Channels, EMITTER, Entry, Message, Request, WireError, Wish};
+use crate::hub::{Action, EmitError, Flags, IntoArgs, Room, Rooms, Target, unreserved};
 use crate::protocol::limits::Limits;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{RedisError, cmd};
+use ::redis::{RedisError, cmd, pipe};
 use std::fmt;
 
 /// Speaks to the sockets of a cluster without being a server of it.
@@ -27,6 +28,8 @@ use std::fmt;
 pub struct Emitter {
     connection: MultiplexedConnection,
     prefix: String,
+    /// Of a cluster over streams.
+    streams: Option<Keys>,
     bounds: Bounds,
 }
 
@@ -37,9 +40,6 @@ pub enum EmitterError {
     /// The URL is none of a Redis.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// The cluster hears its own members only.
-    #[error("redis.adapter is \"redis-streams\", and such a cluster takes events from its members only")]
-    OverStreams,
     /// Redis cannot be reached, or refuses.
     #[error("Redis does not take it")]
     Redis(#[source] RedisError),
@@ -55,15 +55,14 @@ impl Emitter {
     /// Connects to the Redis of a cluster.
     ///
     /// # Errors
-    /// There is none, or it refuses, or the cluster is one over streams.
+    /// There is none, or it refuses.
     pub async fn connect(options: &Options) -> Result<Self, EmitterError> {
-        if options.adapter == Protocol::RedisStreams {
-            return Err(EmitterError::OverStreams);
-        }
         let client = link::client(&options.url).map_err(UrlError::new)?;
         let connection = client.get_multiplexed_async_connection().await.map_err(EmitterError::Redis)?;
         let Limits { cluster_message_bytes: bytes, cluster_rooms: rooms, .. } = Limits::default();
-        Ok(Self { connection, prefix: options.prefix.clone(), bounds: Bounds { bytes, rooms, attachments: usize::MAX } })
+        let streams = (options.adapter == Protocol::RedisStreams).then(|| Keys::new(options));
+        let bounds = Bounds { bytes, rooms, attachments: usize::MAX };
+        Ok(Self { connection, prefix: options.prefix.clone(), streams, bounds })
     }
 
     /// Everyone in a namespace.
@@ -71,8 +70,7 @@ impl Emitter {
         let name = if namespace.starts_with('/') { namespace.to_owned() } else { format!("/{namespace}") };
         Emission {
             emitter: self.clone(),
-            channels: Channels::new(&self.prefix, name.as_str().into()),
-            namespace: name,
+            channels: Channels::new(&self.prefix, name.into()),
             target: Target::default(),
             flags: Flags::default(),
         }
@@ -82,6 +80,16 @@ impl Emitter {
         let mut connection = self.connection.clone();
         cmd("PUBLISH").arg(channel).arg(message).query_async(&mut connection).await.map_err(EmitterError::Redis)
     }
+
+    /// Adds an entry to a namespace's stream; how many servers there are, each of which reads it.
+    async fn write(&self, keys: &Keys, entry: &Entry, channel: String) -> Result<u64, EmitterError> {
+        let mut pipe = pipe();
+        pipe.add_command(keys.add(keys.place(&entry.namespace), &entry.fields())).ignore();
+        pipe.cmd("PUBSUB").arg("NUMSUB").arg(channel);
+        let mut connection = self.connection.clone();
+        let (listeners,): (Vec<(String, u64)>,) = pipe.query_async(&mut connection).await.map_err(EmitterError::Redis)?;
+        Ok(listeners.iter().map(|(_, count)| count).sum())
+    }
 }
 
 /// Some sockets of a cluster, and how they are spoken to. Each verb returns how many servers heard of it.
@@ -90,7 +98,6 @@ impl Emitter {
 pub struct Emission {
     emitter: Emitter,
     channels: Channels,
-    namespace: String,
     target: Target,
     flags: Flags,
 }
@@ -127,9 +134,8 @@ impl Emission {
     pub async fn emit(&self, event: &str, args: impl IntoArgs) -> Result<u64, EmitterError> {
         let event = unreserved(event)?;
         let args = args.into_args().map_err(EmitError::from)?;
-        let (target, flags, bounds) = (&self.target, &self.flags, &self.emitter.bounds);
-        let message = Broadcast::encode(EMITTER, &self.namespace, target, flags, event, &args, bounds)?;
-        self.emitter.publish(self.channels.of(target), message).await
+        let Self { target, flags, .. } = self;
+        self.tell(Action::Emit { target, flags, event, args: &args }).await
     }
 
     /// Lets them join a room or several.
@@ -138,7 +144,7 @@ impl Emission {
     /// Redis does not take it.
     pub async fn sockets_join(&self, rooms: impl Rooms) -> Result<u64, EmitterError> {
         let rooms: Vec<Room> = rooms.rooms().collect();
-        self.request(None, Wish::Join(self.target.clone(), rooms)).await
+        self.tell(Action::Join { target: &self.target, rooms: &rooms }).await
     }
 
     /// Lets them leave a room or several.
@@ -147,7 +153,7 @@ impl Emission {
     /// Redis does not take it.
     pub async fn sockets_leave(&self, rooms: impl Rooms) -> Result<u64, EmitterError> {
         let rooms: Vec<Room> = rooms.rooms().collect();
-        self.request(None, Wish::Leave(self.target.clone(), rooms)).await
+        self.tell(Action::Leave { target: &self.target, rooms: &rooms }).await
     }
 
     /// Sends them out of the namespace, and with `close` closes their sessions.
@@ -155,7 +161,7 @@ impl Emission {
     /// # Errors
     /// Redis does not take it.
     pub async fn disconnect_sockets(&self, close: bool) -> Result<u64, EmitterError> {
-        self.request(None, Wish::Disconnect(self.target.clone(), close)).await
+        self.tell(Action::Disconnect { target: &self.target, close }).await
     }
 
     /// Sends an event to the servers, which no client hears; rooms do not matter.
@@ -164,12 +170,34 @@ impl Emission {
     /// It cannot be sent, or Redis does not take it.
     pub async fn server_side_emit(&self, event: &str, args: impl IntoArgs) -> Result<u64, EmitterError> {
         let args = args.into_args().map_err(EmitError::from)?;
-        self.request(Some(EMITTER), Wish::ServerSideEmit(event.into(), args)).await
+        self.tell(Action::ServerSideEmit { event, args: &args }).await
     }
 
-    async fn request(&self, sender: Option<&str>, body: Wish<'_>) -> Result<u64, EmitterError> {
+    async fn tell(&self, action: Action<'_>) -> Result<u64, EmitterError> {
+        let Self { emitter: Emitter { streams, bounds, .. }, channels, .. } = self;
+        if let Some(keys) = streams
+            && let Some(entry) = Entry::of(EMITTER, channels.namespace(), action, bounds)?
+        {
+            return self.emitter.write(keys, &entry, channels.broadcast()).await;
+        }
+        // Only what is said to servers has a sender, as in the reference.
+        let (sender, body) = match action {
+            Action::Emit { target, flags, event, args } => {
+                let message = Broadcast::encode(EMITTER, channels.namespace(), target, flags, event, args, bounds)?;
+                return self.emitter.publish(channels.of(target), message).await;
+            }
+            Action::Join { target, rooms } => (None, Wish::Join(target.clone(), rooms.to_owned())),
+            Action::Leave { target, rooms } => (None, Wish::Leave(target.clone(), rooms.to_owned())),
+            Action::Disconnect { target, close } => (None, Wish::Disconnect(target.clone(), close)),
+            Action::ServerSideEmit { event, args } => (Some(EMITTER), Wish::ServerSideEmit(event.into(), args.clone())),
+        };
         let request = Request { sender: sender.map(Into::into), id: None, body };
-        self.emitter.publish(self.channels.request(), request.encode(&self.emitter.bounds)?).await
+        match streams {
+            Some(_) => {
+                self.emitter.publish(channels.broadcast(), Message::request(channels.namespace(), &request, bounds)?).await
+            }
+            None => self.emitter.publish(channels.request(), request.encode(bounds)?).await,
+        }
     }
 }
 

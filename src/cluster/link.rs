@@ -276,10 +276,7 @@ impl<'a> Session<'a> {
         let (mut pipe, count) = (pipe(), batch.len());
         pipe.atomic();
         for (place, fields) in batch {
-            pipe.cmd("XADD").arg(&streams.keys()[place]).arg("MAXLEN").arg("~").arg(streams.length).arg("*").ignore();
-            for (name, value) in fields {
-                pipe.arg(name).arg(&*value);
-            }
+            pipe.add_command(streams.keys.add(place, &fields)).ignore();
         }
         let () = pipe.query_async(&mut self.connection).await?;
         self.redis.metrics().cluster_published.add(count as u64);

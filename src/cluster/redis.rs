@@ -231,7 +231,7 @@ impl Redis {
         match Entry::of(&self.uid, namespace, action, &self.bounds) {
             Ok(None) => return false,
             // Here it is done already.
-            Ok(Some(entry)) => streams.backlog.push(streams.place(namespace), &entry),
+            Ok(Some(entry)) => streams.backlog.push(streams.keys.place(namespace), &entry),
             Err(error) => self.refused(namespace, error),
         }
         true

@@ -31,7 +31,7 @@ impl Archive for Redis {
     fn record(&self, namespace: &ByteString, action: Action<'_>) -> bool {
         let streams = self.kept_in();
         match Entry::of(self.uid(), namespace, action, self.bounds()) {
-            Ok(Some(entry)) => streams.backlog.record(streams.place(namespace), &entry),
+            Ok(Some(entry)) => streams.backlog.record(streams.keys.place(namespace), &entry),
             Ok(None) => false,
             Err(error) => {
                 self.refused(namespace, error);
@@ -42,7 +42,7 @@ impl Archive for Redis {
 
     fn after(&self, namespace: &ByteString, act: Box<dyn FnOnce() + Send>) {
         let streams = self.kept_in();
-        streams.backlog.after(streams.place(namespace), act);
+        streams.backlog.after(streams.keys.place(namespace), act);
     }
 
     fn heard(&self, namespace: &ByteString) -> Offset {
@@ -158,7 +158,7 @@ impl Restoring<'_> {
         until: Offset,
         limit: usize,
     ) -> Result<Vec<ArchivedEvent>, &'static str> {
-        let place = self.streams.place(&self.namespace);
+        let place = self.streams.keys.place(&self.namespace);
         if !self.is_there(place, heard).await.map_err(|_| AWAY)? {
             return Err("its offset is not known any more");
         }
@@ -198,14 +198,14 @@ impl Restoring<'_> {
     async fn is_there(&mut self, place: usize, offset: Offset) -> RedisResult<bool> {
         if offset == Offset::default() {
             // Before the first: a stream that is not longer than it may be has forgotten nothing.
-            let length: usize = cmd("XLEN").arg(&self.streams.keys()[place]).query_async(&mut self.connection).await?;
-            return Ok(length < self.streams.length);
+            let length: usize = cmd("XLEN").arg(&self.streams.keys.names[place]).query_async(&mut self.connection).await?;
+            return Ok(length < self.streams.keys.length);
         }
         Ok(!self.page(place, offset, offset).await?.is_empty())
     }
 
     async fn page(&mut self, place: usize, from: Offset, until: Offset) -> RedisResult<Vec<super::reader::Read>> {
-        let key = &self.streams.keys()[place];
+        let key = &self.streams.keys.names[place];
         let mut range = cmd("XRANGE");
         range.arg(key).arg(from.to_string()).arg(until.to_string()).arg("COUNT").arg(PAGE);
         let list: Value = range.query_async(&mut self.connection).await?;

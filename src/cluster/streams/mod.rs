@@ -17,15 +17,49 @@ use super::options::Options;
 use super::wire::Bounds;
 use crate::hub::Offset;
 use crate::metrics::Metrics;
+use ::redis::{Cmd, cmd};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+
+/// Where the entries of a cluster stand.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    names: Vec<String>,
+    count: i32,
+    length: usize,
+}
+
+impl Keys {
+    pub(super) fn new(options: &Options) -> Self {
+        let count = i32::try_from(options.stream_count).unwrap_or(i32::MAX).max(1);
+        let name = &options.stream;
+        // The reference's remainder may be below 0; what it writes there it does not read.
+        let names =
+            if count == 1 { vec![name.clone()] } else { (1 - count..count).map(|index| format!("{name}-{index}")).collect() };
+        Self { names, count, length: options.stream_length }
+    }
+
+    /// Which of the streams is a namespace's.
+    pub(super) fn place(&self, namespace: &str) -> usize {
+        let hash = namespace.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
+        usize::try_from(hash % self.count + self.count - 1).expect("above 0")
+    }
+
+    /// Adds an entry to a stream.
+    pub(super) fn add(&self, place: usize, fields: &Fields) -> Cmd {
+        let mut add = cmd("XADD");
+        add.arg(&self.names[place]).arg("MAXLEN").arg("~").arg(self.length).arg("*");
+        for (name, value) in fields {
+            add.arg(name).arg(&**value);
+        }
+        add
+    }
+}
 
 /// The streams of a cluster.
 #[derive(Debug)]
 pub(super) struct Streams {
-    keys: Vec<String>,
-    count: i32,
-    pub(super) length: usize,
+    pub(super) keys: Keys,
     read_at_once: usize,
     pub(super) backlog: Backlog,
     /// The last entry of each that was read.
@@ -39,18 +73,12 @@ pub(super) struct Streams {
 impl Streams {
     /// Those of the cluster that `options` name, of which this node is known as `uid`; so much may wait to be written.
     pub(super) fn new(options: &Options, limit: usize, (uid, bounds): (&str, &Bounds), metrics: &Arc<Metrics>) -> Self {
-        let count = i32::try_from(options.stream_count).unwrap_or(i32::MAX).max(1);
-        let name = &options.stream;
-        // The reference's remainder may be below 0; what it writes there it does not read.
-        let keys =
-            if count == 1 { vec![name.clone()] } else { (1 - count..count).map(|index| format!("{name}-{index}")).collect() };
-        let backlog = Backlog::new(keys.len(), limit, Arc::clone(metrics));
+        let keys = Keys::new(options);
+        let backlog = Backlog::new(keys.names.len(), limit, Arc::clone(metrics));
         let sessions = Sessions::new(options.session_prefix.clone(), uid.to_owned(), *bounds, Arc::clone(metrics));
         Self {
-            places: vec![None; keys.len()].into(),
+            places: vec![None; keys.names.len()].into(),
             keys,
-            count,
-            length: options.stream_length,
             read_at_once: options.stream_read,
             backlog,
             sessions,
@@ -61,17 +89,7 @@ impl Streams {
 
     /// An entry of a namespace's stream up to which all were read.
     pub(super) fn read_to(&self, namespace: &str) -> Offset {
-        self.places()[self.place(namespace)].unwrap_or_default()
-    }
-
-    pub(super) fn keys(&self) -> &[String] {
-        &self.keys
-    }
-
-    /// Which of the streams is a namespace's.
-    pub(super) fn place(&self, namespace: &str) -> usize {
-        let hash = namespace.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));
-        usize::try_from(hash % self.count + self.count - 1).expect("above 0")
+        self.places()[self.keys.place(namespace)].unwrap_or_default()
     }
 
     /// Who writes from now on, and who has before.
@@ -86,13 +104,9 @@ mod tests {
 
     #[test]
     fn a_namespace_has_its_stream_as_in_the_reference() {
-        let streams = |stream_count| {
-            let bounds = Bounds { bytes: 0, rooms: 0, attachments: 0 };
-            Streams::new(&Options { stream_count, ..Options::default() }, 0, ("me", &bounds), &Arc::default())
-        };
-        let key = |count, namespace| {
-            let streams = streams(count);
-            streams.keys()[streams.place(namespace)].clone()
+        let key = |stream_count, namespace| {
+            let keys = Keys::new(&Options { stream_count, ..Options::default() });
+            keys.names[keys.place(namespace)].clone()
         };
         // As JavaScript has it: "/foo".split("").reduce((hash, c) => (hash * 31 + c.charCodeAt(0)) | 0, 0) % 3
         for (count, namespace, expected) in [

@@ -27,7 +27,7 @@ impl Streams {
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(BLOCK + patience));
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        for (place, key) in self.keys.iter().enumerate() {
+        for (place, key) in self.keys.names.iter().enumerate() {
             let newest = newest(&mut connection, key).await?;
             let mut places = self.places();
             places[place] = Some(match places[place] {
@@ -57,7 +57,7 @@ impl Streams {
         if let Some(wait) = wait {
             command.arg("BLOCK").arg(wait.as_millis() as u64);
         }
-        command.arg("STREAMS").arg(&self.keys);
+        command.arg("STREAMS").arg(&self.keys.names);
         command.arg(self.places().iter().map(|place| place.unwrap_or_default().to_string()).collect::<Vec<_>>());
         let answer: Value = command.query_async(connection).await?;
         let read = self.streams_of(answer);
@@ -72,7 +72,7 @@ impl Streams {
     fn streams_of(&self, answer: Value) -> Vec<Read> {
         let place = |key: &Value| {
             let Value::BulkString(key) = key else { return None };
-            self.keys.iter().position(|known| known.as_bytes() == key)
+            self.keys.names.iter().position(|known| known.as_bytes() == key)
         };
         let streams = match answer {
             Value::Map(streams) => streams,
