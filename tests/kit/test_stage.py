@@ -1,4 +1,4 @@
-"""What the staged tree says of files that are not ours: they are somebody's work, and are not overwritten."""
+"""What the staged tree says of files that are not ours, which are somebody's work and are not overwritten; and of files that nginx has not read."""
 
 import hashlib
 import json
@@ -9,24 +9,46 @@ import sys
 import tempfile
 import unittest
 
-STAGE = pathlib.Path(__file__).resolve().parents[2] / "ansible/roles/stickyport_nginx/files/stage.py"
+FILES = pathlib.Path(__file__).resolve().parents[2] / "ansible/roles/stickyport_nginx/files"
 DEBIANS = "# Debian's\nevents { }\nhttp { include /etc/nginx/sites-enabled/*; }\n"
 DEFAULT = "# Debian's site\nserver { listen 80 default_server; }\n"
 OURS = "# ours\nevents { }\nhttp { keepalive_timeout 75s; }\n"
 
 
-class Foreign(unittest.TestCase):
+class Host(unittest.TestCase):
+    """A folder that is the host, and programs that say what a test wants to hear."""
+
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        self.tree = self.folder / "etc/nginx"
+        self.tree, self.mark = self.folder / "etc/nginx", self.folder / "unread"
         for name in ("sites-available", "sites-enabled"):
             (self.tree / name).mkdir(parents=True)
         (self.tree / "nginx.conf").write_text(DEBIANS)
         (self.tree / "sites-available/default").write_text(DEFAULT)
         (self.tree / "sites-enabled/default").symlink_to("../sites-available/default")
 
+    def run_with(self, command, programs, **options):
+        for name, script in programs.items():
+            path = self.folder / name
+            path.write_text(f"#!/bin/sh\n{script}\n")
+            path.chmod(0o755)
+        environment = os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+
+    def staged(self, files, state="inactive", removed=("sites-enabled/default",)):
+        conffiles = {"nginx.conf": DEBIANS, "sites-available/default": DEFAULT}
+        lines = "".join(f" {self.tree / name} {hashlib.md5(text.encode()).hexdigest()}\n" for name, text in conffiles.items())
+        programs = {"dpkg-query": f"printf '%s' '{lines}'", "systemctl": f"echo {state}", "nginx": "exit 0"}
+        program = (FILES / "stage.py").read_text().replace("/etc/nginx", str(self.tree)).replace("/usr/sbin/nginx", f"{self.folder}/nginx")
+        asked = {"stage": f"{self.folder}/stage", "mark": str(self.mark), "keep": True, "removed": removed, "files": files, "looked": []}
+        done = self.run_with([sys.executable, "-c", program], programs, input=json.dumps(asked))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+
+class Foreign(Host):
     def test_what_the_package_brought_may_go(self):
         self.assertEqual(self.foreign(), [])
 
@@ -44,18 +66,26 @@ class Foreign(unittest.TestCase):
         self.assertEqual(self.foreign(), ["sites-enabled/default"])
 
     def foreign(self, files={"nginx.conf": OURS}):
-        conffiles = {"nginx.conf": DEBIANS, "sites-available/default": DEFAULT}
-        lines = "".join(f" {self.tree / name} {hashlib.md5(text.encode()).hexdigest()}\n" for name, text in conffiles.items())
-        for name, said in {"dpkg-query": lines, "systemctl": "inactive\n"}.items():
-            command = self.folder / name
-            command.write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n")
-            command.chmod(0o755)
-        program = STAGE.read_text().replace("/etc/nginx", str(self.tree))
-        asked = {"stage": f"{self.folder}/stage", "keep": False, "removed": ["sites-enabled/default"], "files": files, "looked": []}
-        environment = os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"}
-        done = subprocess.run([sys.executable, "-c", program], input=json.dumps(asked), capture_output=True, text=True, env=environment)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout)["foreign"]
+        return self.staged(files)["foreign"]
+
+
+class Unread(Host):
+    """Files that are in order and that nginx has not read, because a run was interrupted before the reload."""
+
+    def test_what_a_run_has_left_is_told_and_the_copy_is_kept_for_it(self):
+        for is_left in (False, True):
+            if is_left:
+                self.mark.touch()
+            said = self.staged({"nginx.conf": DEBIANS}, state="active", removed=[])
+            self.assertEqual((said["differs"], said["refusal"], said["unread"]), ([], "", is_left))
+            self.assertEqual((self.folder / "stage/before/nginx.conf").exists(), is_left)
+
+    def test_a_reload_removes_the_mark_and_one_that_fails_does_not(self):
+        for status in (1, 0):
+            self.mark.touch()
+            programs = {"systemctl": f"[ $1 = reload ] || echo {os.getpid()}", "nginx": f"exit {status}"}
+            done = self.run_with(["sh", FILES / "reload", self.mark], programs, stdin=subprocess.DEVNULL)
+            self.assertEqual((done.returncode, self.mark.exists()), (status, status == 1), done.stderr)
 
 
 if __name__ == "__main__":

@@ -204,6 +204,24 @@ class Scenarios(unittest.TestCase):
         lab.fleet.exchange(1)
         self.undisturbed(lab.fleet.clients())
 
+    def test_files_that_an_interrupted_run_left_unread_are_read_by_nginx(self):
+        lab = self.lab
+        children = "$(pgrep -P $(systemctl show -P MainPID nginx))"
+        workers = f"for each in {children}; do grep -q 'shutting down' /proc/$each/cmdline || echo $each; done"
+        mark = "/run/stickyport-nginx.unread"
+        # nginx runs with another line than the file has, which the next run finds in order.
+        file = "/etc/nginx/stickyport/timeouts.conf"
+        lab.proxy.ssh(f"cp -p {file} /root/left && sed -i 's/proxy_read_timeout 55s/proxy_read_timeout 56s/' {file} && systemctl reload nginx")
+        lab.proxy.ssh(f"cp -p /root/left {file} && rm /root/left && touch {mark}")
+        lab.fleet.exchange(1)
+        before = lab.proxy.ssh(workers).split()
+        self.assertGreater(len(before), 0)
+        lab.controller.play("deploy.yml").must_succeed()
+        self.assertTrue(set(before).isdisjoint(lab.proxy.ssh(workers).split()), "nginx was not reloaded")
+        lab.proxy.ssh(f"test ! -e {mark}")
+        lab.fleet.exchange(1)
+        self.undisturbed(lab.fleet.clients())
+
     def test_5_a_binary_that_crashes_at_start_stops_at_the_first_instance(self):
         lab = self.lab
         releases, pids = lab.releases(), lab.pids()

@@ -1,8 +1,8 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
-Standard input: {"stage": FOLDER, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "looked": [PATH]}
-Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "surplus": [NAME], "included": BOOL, "foreign": [NAME], "active": BOOL, "refusal": TEXT, "printed": TEXT}: what is
-looked at, whether nginx reads ours already, what is to be replaced or removed and is neither Debian's nor ours, whether systemd has not read what nginx's unit says now, and what `nginx -T` would print; there is a copy afterwards if it was to be kept and is needed.
+Standard input: {"stage": FOLDER, "mark": PATH, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "looked": [PATH]}
+Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "surplus": [NAME], "included": BOOL, "foreign": [NAME], "active": BOOL, "unread": BOOL, "refusal": TEXT, "printed": TEXT}: what is
+looked at, whether nginx reads ours already, what is to be replaced or removed and is neither Debian's nor ours, whether systemd has not read what nginx's unit says now, whether nginx has not read what a run of before has written, and what `nginx -T` would print; there is a copy afterwards if it was to be kept and is needed.
 """
 
 import hashlib
@@ -60,11 +60,12 @@ def main():
         "surplus": [name for name in wanted["removed"] if os.path.lexists(f"{TREE}/{name}")],
         "included": os.path.exists(f"{TREE}/conf.d/stickyport.conf"),
         "active": systemctl("is-active", "nginx.service") == "active",
+        "unread": os.path.exists(wanted["mark"]),
     }
     found["foreign"] = [name for name in ("nginx.conf", *found["surplus"]) if name in (*found["differs"], *found["surplus"]) and is_foreign(name, wanted["files"].get(name, ""))]
     shutil.rmtree(wanted["stage"], ignore_errors=True)
     found["printed"], found["refusal"] = asked(wanted, found["surplus"]) if found["program"] else ("", "")
-    if found["refusal"] or not wanted["keep"] or found["active"] and not found["differs"] + found["surplus"]:
+    if found["refusal"] or not wanted["keep"] or found["active"] and not (found["differs"] + found["surplus"] or found["unread"]):
         shutil.rmtree(wanted["stage"], ignore_errors=True)
     print(json.dumps(found))
 
