@@ -172,7 +172,8 @@ def systemctl(*arguments):
 
 
 def run(*command):
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    # Whatever a program that is broken says, there is a way back.
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
 
 
 def first_line(done):
