@@ -12,6 +12,8 @@ import unittest
 UP = pathlib.Path(__file__).resolve().parents[2] / "ansible/roles/stickyport/files/up.py"
 # There need not be such a group here, and only root gives files away.
 HERE = "import grp, os\ngrp.getgrnam = lambda _: grp.getgrgid(os.getgid())\nos.chown = lambda *_: None\n"
+# No file can be written.
+FULL = HERE + "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
 WORKED, WANTED = "drain_timeout = \"3s\"\n", "drain_timeout = \"4s\"\n"
 
 
@@ -35,6 +37,25 @@ class WayBack(unittest.TestCase):
         self.assertIn("it does not take its settings", said["why"])
         self.assertEqual(said["fate"], "was not restarted, and has the files of before")
         self.is_as_it_worked()
+
+    def test_settings_come_back_that_an_interrupted_run_had_changed_and_only_the_program_reads_them(self):
+        self.refuses()
+        self.before.write_text(WORKED)
+        self.settings.write_text("# interrupted\n")
+        self.assertEqual(self.bring_up()["fate"], "was not restarted, and has the files of before")
+        self.is_as_it_worked()
+        self.assertEqual(self.settings.stat().st_mode & 0o777, 0o640)
+
+    def test_on_a_full_disk_the_settings_that_are_there_stay(self):
+        self.before.write_text(WORKED)
+        self.assertEqual(self.bring_up(FULL)["fate"], "was not restarted, and has the files of before")
+        self.is_as_it_worked()
+        self.settings.write_text("# interrupted\n")
+        self.assertIn("cannot be given the files of before", self.bring_up(FULL)["fate"])
+        self.assertEqual(self.settings.read_text(), "# interrupted\n")
+
+    def refuses(self):
+        self.file("opt/stickyport/releases/b/stickyport", "#!/bin/sh\nexit 1\n")
 
     def is_as_it_worked(self):
         self.assertEqual((self.settings.read_text(), os.readlink(self.link)), (WORKED, "../releases/a"))

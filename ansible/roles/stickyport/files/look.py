@@ -113,7 +113,8 @@ def is_free(port):
 
 def main():
     asked = json.load(sys.stdin)
-    existing = [int(name) for name in os.listdir(INSTANCES)] if os.path.isdir(INSTANCES) else []
+    # A run that was interrupted may have left a link that was just being made.
+    existing = [int(name) for name in os.listdir(INSTANCES) if name.isdigit()] if os.path.isdir(INSTANCES) else []
     releases = os.listdir(RELEASES) if os.path.isdir(RELEASES) else []
     instances = sorted({*existing, *asked["instances"]})
     services = [f"stickyport@{number}.service" for number in instances]

@@ -9,7 +9,7 @@ ROOT = "/opt/stickyport"
 
 
 def main():
-    instances = sorted(map(int, os.listdir(f"{ROOT}/instances"))) if os.path.isdir(f"{ROOT}/instances") else []
+    instances = sorted(map(int, filter(str.isdigit, os.listdir(f"{ROOT}/instances")))) if os.path.isdir(f"{ROOT}/instances") else []
     for number in instances:
         shown = properties(f"stickyport@{number}.service")
         release = os.path.basename(os.readlink(f"{ROOT}/instances/{number}"))[:12]

@@ -12,7 +12,6 @@ import hashlib
 import http.client
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -51,8 +50,7 @@ class Instance:
     def bring_up(self):
         wanted = self.asked["settings"]
         if checksum(read(self.settings)) not in ("", checksum(wanted)) and not self.has_kept():
-            shutil.copy2(self.settings, self.before)
-            own(self.before)
+            copy(self.settings, self.before)
             self.kept = True
         self.configure(wanted)
         has_new_port = read(self.drop_in) != self.asked["port"]
@@ -123,10 +121,12 @@ class Instance:
         """Puts back what was last seen to work; what the instance is then."""
         if self.old == "":
             return "is stopped, because it is new"
-        if self.was_settings != checksum(self.asked["settings"]) and (self.kept or self.has_kept()):
-            shutil.copy2(self.before, self.settings)
-            own(self.settings)
-        lead(self.link, self.old)
+        try:
+            if self.was_settings != checksum(self.asked["settings"]) and (self.kept or self.has_kept()) and read(self.settings) != read(self.before):
+                copy(self.before, self.settings)
+            lead(self.link, self.old)
+        except OSError as why:
+            return f"cannot be given the files of before ({why})"
         if not self.touched:
             return "was not restarted, and has the files of before"
         name = os.path.basename(self.old)[:12]
@@ -199,6 +199,14 @@ def write(path, text, mode):
         os.fchmod(file.fileno(), mode)
         file.write(text)
     os.replace(beside, path)
+
+
+def copy(source, target):
+    """In one piece, too, for the program to read."""
+    beside = f"{target}.copied"
+    write(beside, read(source), 0o640)
+    own(beside)
+    os.replace(beside, target)
 
 
 def own(path):
