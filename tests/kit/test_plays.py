@@ -37,6 +37,15 @@ STAND_INS = {
   tasks:
     - ansible.builtin.include_role: {name: stickyport_nginx, tasks_from: values}
 """,
+    "write.yml": """
+- hosts: stickyport_proxy
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: stickyport_nginx, tasks_from: "{{ part }}"}
+      loop: [slots, configure]
+      loop_control: {loop_var: part}
+      vars: {stickyport_nginx_leaving: [], stickyport_nginx_draining: []}
+""",
     "render.yml": """
 - hosts: stickyport_proxy
   gather_facts: false
@@ -47,6 +56,13 @@ STAND_INS = {
 - ansible.builtin.template: {src: "{{ item }}.conf.j2", dest: "{{ root }}/{{ item }}.conf"}
   loop: [listen, redirect, server, timeouts, limits, upstream-keepalive]
   check_mode: false
+""",
+    # A proxy that has no nginx yet.
+    "roles/stickyport_nginx/files/stage.py": """
+import json, sys
+asked = json.load(sys.stdin)
+seen = {"program": False, "active": False, "included": False, "unread": False, "stale": False, "foreign": [], "refusal": "", "printed": "", "files": {}}
+print(json.dumps(seen | {"differs": sorted(asked["files"]), "left": sorted(asked["left"]), "surplus": asked["removed"]}))
 """,
     "told.yml": PART.replace("PART", "told"),
     "roles/stickyport/tasks/told.yml": """
@@ -202,6 +218,29 @@ class Proxies(unittest.TestCase):
             first, second = ([line.split()[1] for line in fleet.pool(host)][:4] for host in ("app1", "app2"))
             self.assertEqual(first, ["unix:/run/stickyport/0.sock", "unix:/run/stickyport/1.sock", "10.0.0.2:3131", "10.0.0.2:3132"])
             self.assertEqual(second, ["10.0.0.1:3131", "10.0.0.1:3132", "unix:/run/stickyport/0.sock", "unix:/run/stickyport/1.sock"])
+
+
+class Rest(unittest.TestCase):
+    """Who restarts no instance gives nginx nothing that follows their settings."""
+
+    ROUTES = "nginx, and stickyport/pool.conf, stickyport/owners.conf, stickyport/web.conf, stickyport/routing.conf, stickyport/slots.json\""
+
+    def test_to_drain_writes_where_clients_go_and_leaves_the_rest(self):
+        with Fleet() as fleet:
+            said = fleet.play("drain.yml", "-e", "stickyport_drain=app2:1", real=["roles/stickyport_nginx/tasks/configure.yml"]).done()
+            self.assertIn(self.ROUTES, said)
+            self.assertRegex(said, "/etc/nginx/stickyport/timeouts.conf .*is left as it is: deploy.yml writes it")
+
+    def test_to_scale_is_refused_where_the_rest_would_be_another(self):
+        with Fleet() as fleet:
+            said = fleet.play("scale.yml", real=["converge.yml", "roles/stickyport_nginx/tasks/configure.yml"]).refused()
+            self.assertRegex(said, "/etc/nginx/stickyport/timeouts.conf .*nothing was changed: run deploy.yml, which scales, too")
+
+    def test_to_deploy_writes_all(self):
+        with Fleet() as fleet:
+            said = fleet.play("write.yml", real=["roles/stickyport_nginx/tasks/configure.yml"]).done()
+            self.assertIn("stickyport/timeouts.conf", said)
+            self.assertNotIn("deploy.yml writes it", said)
 
 
 class Pool(unittest.TestCase):

@@ -37,12 +37,12 @@ class Host(unittest.TestCase):
         environment = os.environ | {"PATH": f"{self.folder}:{os.environ['PATH']}"}
         return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
-    def staged(self, files, state="inactive", removed=("sites-enabled/default",)):
+    def staged(self, files, state="inactive", removed=("sites-enabled/default",), left={}):
         conffiles = {"nginx.conf": DEBIANS, "sites-available/default": DEFAULT}
         lines = "".join(f" {self.tree / name} {hashlib.md5(text.encode()).hexdigest()}\n" for name, text in conffiles.items())
         programs = {"dpkg-query": f"printf '%s' '{lines}'", "systemctl": f"echo {state}", "nginx": "exit 0"}
         program = (FILES / "stage.py").read_text().replace("/etc/nginx", str(self.tree)).replace("/usr/sbin/nginx", f"{self.folder}/nginx")
-        asked = {"stage": f"{self.folder}/stage", "mark": str(self.mark), "keep": True, "removed": removed, "files": files, "looked": []}
+        asked = {"stage": f"{self.folder}/stage", "mark": str(self.mark), "keep": True, "removed": removed, "files": files, "left": left, "looked": []}
         done = self.run_with([sys.executable, "-c", program], programs, input=json.dumps(asked))
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)
@@ -67,6 +67,12 @@ class Foreign(Host):
 
     def foreign(self, files={"nginx.conf": OURS}):
         return self.staged(files)["foreign"]
+
+
+class Left(Host):
+    def test_what_is_not_to_be_written_is_told_where_it_would_be_another(self):
+        said = self.staged({}, left={"nginx.conf": OURS, "sites-available/default": DEFAULT, "added": ""}, removed=[])
+        self.assertEqual((said["differs"], said["left"], said["foreign"]), ([], ["nginx.conf", "added"], []))
 
 
 class Unread(Host):

@@ -1,8 +1,8 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
-Standard input: {"stage": FOLDER, "mark": PATH, "keep": BOOL, "files": {NAME: CONTENT}, "removed": [NAME], "looked": [PATH]}
-Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "surplus": [NAME], "included": BOOL, "foreign": [NAME], "active": BOOL, "unread": BOOL, "refusal": TEXT, "printed": TEXT}: what is
-looked at, whether nginx reads ours already, what is to be replaced or removed and is neither Debian's nor ours, whether systemd has not read what nginx's unit says now, whether nginx has not read what a run of before has written, and what `nginx -T` would print; there is a copy afterwards if it was to be kept and is needed.
+Standard input: {"stage": FOLDER, "mark": PATH, "keep": BOOL, "files": {NAME: CONTENT}, "left": {NAME: CONTENT}, "removed": [NAME], "looked": [PATH]}
+Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "left": [NAME], "surplus": [NAME], "included": BOOL, "foreign": [NAME], "active": BOOL, "unread": BOOL, "refusal": TEXT, "printed": TEXT}: what is
+looked at, whether nginx reads ours already, what would be another and is left as it is, what is to be replaced or removed and is neither Debian's nor ours, whether systemd has not read what nginx's unit says now, whether nginx has not read what a run of before has written, and what `nginx -T` would print; there is a copy afterwards if it was to be kept and is needed.
 """
 
 import hashlib
@@ -56,7 +56,8 @@ def main():
         "program": os.path.exists("/usr/sbin/nginx"),
         "files": {path: checksum(path) for path in wanted["looked"]},
         "stale": systemctl("show", "--value", "--property", "NeedDaemonReload", "nginx.service") == "yes",
-        "differs": [name for name, content in wanted["files"].items() if read(f"{TREE}/{name}") != content],
+        "differs": different(wanted["files"]),
+        "left": different(wanted["left"]),
         "surplus": [name for name in wanted["removed"] if os.path.lexists(f"{TREE}/{name}")],
         "included": os.path.exists(f"{TREE}/conf.d/stickyport.conf"),
         "active": systemctl("is-active", "nginx.service") == "active",
@@ -68,6 +69,10 @@ def main():
     if found["refusal"] or not wanted["keep"] or found["active"] and not (found["differs"] + found["surplus"] or found["unread"]):
         shutil.rmtree(wanted["stage"], ignore_errors=True)
     print(json.dumps(found))
+
+
+def different(files):
+    return [name for name, content in files.items() if read(f"{TREE}/{name}") != content]
 
 
 def is_foreign(name, ours):
