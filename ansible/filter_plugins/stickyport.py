@@ -78,19 +78,22 @@ SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 BYTES = {"": 1, "B": 1, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 
 
-def seconds(text):
+def seconds(text, default):
     """A length of time as the program's settings write it, in whole seconds, rounded up."""
-    return math.ceil(measured(text, SECONDS))
+    return math.ceil(measured(text, default, SECONDS))
 
 
-def size(text):
+def size(text, default):
     """A number of bytes as the program's settings write it."""
-    return measured(text, BYTES)
+    return measured(text, default, BYTES)
 
 
-def measured(text, units):
-    number, unit = re.fullmatch(r"(\d+) *([A-Za-z]*)", str(text)).groups()
-    return int(number) * units[unit]
+def measured(text, default, units):
+    """What the text says; the default where there is none, or it is mistyped, which the program itself says in better words when it is asked."""
+    written = re.fullmatch(r"(\d+) *([A-Za-z]*)", str(text))
+    if not written or written[2] not in units:
+        written = re.fullmatch(r"(\d+) *([A-Za-z]*)", default)
+    return int(written[1]) * units[written[2]]
 
 
 def differing(contents, checksums):

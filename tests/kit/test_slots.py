@@ -68,5 +68,17 @@ class Nodes(unittest.TestCase):
             self.assertEqual(stickyport.chosen(text, host, 3), chosen, (text, host))
 
 
+class Settings(unittest.TestCase):
+    def test_times_and_sizes_are_read_as_the_program_reads_them(self):
+        self.assertEqual([stickyport.seconds(text, "25s") for text in ("1m", "500ms", "2h", "30 s")], [60, 1, 7200, 30])
+        self.assertEqual([stickyport.size(text, "7") for text in (5, "5MB", "64KiB")], [5, 5_000_000, 65_536])
+
+    def test_one_that_is_mistyped_is_left_to_the_program(self):
+        for text in ("", 25, "1.5s", "5 sec", None, True, [5]):
+            self.assertEqual(stickyport.seconds(text, "25s"), 25, text)
+        for text in ("", "1mb", "much", -1):
+            self.assertEqual(stickyport.size(text, "7"), 7, text)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -57,11 +57,18 @@ def app2(inventory):
     return inventory["stickyport_app"]["hosts"]["app2"]
 
 
+def settings(inventory):
+    return inventory["all"]["vars"]["stickyport_config"]
+
+
 BAD_INPUT = [
     BadInput("two hosts with one number", lambda inventory: app2(inventory).update(stickyport_host_id="0"), ("app1 and app2 have the same stickyport_host_id 0",)),
     BadInput("a host without an address", lambda inventory: app2(inventory).pop("ansible_host"), ("app2 has no address",)),
     BadInput("a directive without a section", lambda inventory: app2(inventory).update(stickyport_unit_overrides={"MemoryMax": "2G"}), ("app2: stickyport_unit_overrides has MemoryMax",)),
-    BadInput("an unreachable host", lambda inventory: app2(inventory).update(ansible_host="10.77.0.99"), ("app2", "UNREACHABLE")),
+    BadInput("an unreachable host", lambda inventory: app2(inventory).update(ansible_host="10.77.0.99"), ("app2 cannot be reached, and nothing was touched",)),
     BadInput("a port in use", lambda inventory: inventory["stickyport_app"]["vars"].update(stickyport_instances_per_host=3), ("app2", "3133")),
-    BadInput("a mistyped setting", lambda inventory: inventory["all"]["vars"]["stickyport_config"]["engine"].update(ping_intervall="5s"), ("ping_intervall",)),
+    BadInput("a mistyped setting", lambda inventory: settings(inventory)["engine"].update(ping_intervall="5s"), ("ping_intervall",)),
+    BadInput("a time without a unit", lambda inventory: settings(inventory)["engine"].update(ping_interval=25), ("engine.ping_interval: found 25, expected a duration",)),
+    BadInput("a drain that systemd would cut short", lambda inventory: settings(inventory).update(drain_timeout="60s"), ("Nothing was touched", "TimeoutStopSec=75")),
+    BadInput("a directive that systemd does not know", lambda inventory: app2(inventory).update(stickyport_unit_overrides={"Service": {"MemoryMaxx": "2G"}}), ("app2: systemd does not take the units", "MemoryMaxx")),
 ]
