@@ -5,6 +5,7 @@ use super::super::wire::{Deed, Entry, Record};
 use super::Streams;
 use super::fence::Fence;
 use super::reader::entries;
+use super::sessions::Known;
 use crate::hub::{Action, Archive, ArchivedEvent, ArchivedSession, Asked, Offset, Recovered, Room, SessionSource};
 use crate::protocol::sid::Pid;
 use ::redis::aio::MultiplexedConnection;
@@ -108,15 +109,14 @@ impl Restoring<'_> {
     async fn take_out(&mut self, pid: &str) -> Result<ArchivedSession, &'static str> {
         let key = self.streams.sessions.key(pid);
         // What this node knows of it and has not written yet goes first.
-        if let Some((record, left)) = self.streams.sessions.claim(pid) {
-            let set = cmd("SET")
-                .arg(&key)
-                .arg(record)
-                .arg("PX")
-                .arg(left.as_millis().max(1) as u64)
-                .exec_async(&mut self.connection)
-                .await;
-            set.map_err(|_| AWAY)?;
+        match self.streams.sessions.claim(pid) {
+            Known::Gone => return Err(UNKNOWN),
+            Known::Kept(record, left) => {
+                let mut set = cmd("SET");
+                set.arg(&key).arg(record).arg("PX").arg(left.as_millis().max(1) as u64);
+                set.exec_async(&mut self.connection).await.map_err(|_| AWAY)?;
+            }
+            Known::Nothing => {}
         }
         let held: Option<Vec<u8>> = cmd("GET").arg(&key).query_async(&mut self.connection).await.map_err(|_| AWAY)?;
         let Record { session, holder } = self.read(held)?;

@@ -65,6 +65,16 @@ struct Gone {
     is_written: bool,
 }
 
+/// What this node knows of a client that wants to come back and is not here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Nothing,
+    /// It has gone for good, whatever Redis still says of it.
+    Gone,
+    /// Its last record, which Redis may not have, and for how long it is good.
+    Kept(String, Duration),
+}
+
 /// What is to be done to a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cluster) struct Write {
@@ -154,16 +164,17 @@ impl Sessions {
         self.soon(state);
     }
 
-    /// What is to be written before anybody reads what is kept of a client.
-    pub(in crate::cluster) fn claim(&self, pid: &str) -> Option<(String, Duration)> {
+    /// What goes before that which Redis says of a client; a record is the caller's to write.
+    pub(super) fn claim(&self, pid: &str) -> Known {
         let mut state = self.lock();
-        let gone = state.gone.get_mut(pid)?;
-        let (record, until) = gone.record.take()?;
+        let Some(gone) = state.gone.get_mut(pid) else { return Known::Nothing };
+        // The key is still to be deleted, and that stays so.
+        let Some((record, until)) = gone.record.take() else { return Known::Gone };
         let left = until.saturating_duration_since(Instant::now());
         let bytes = record.len();
         state.gone.remove(pid);
         state.bytes -= bytes;
-        (!left.is_zero()).then_some((record, left))
+        if left.is_zero() { Known::Nothing } else { Known::Kept(record, left) }
     }
 
     /// Publishes something when all that is to be written by now is.
@@ -384,8 +395,19 @@ mod tests {
         sessions.due().await;
         let (writes, then) = sessions.take();
         assert_eq!((writes.len(), then.len()), (1, 1));
-        assert_eq!(sessions.claim("a").map(|(_, left)| left > KEEP / 2), Some(true));
-        assert_eq!(sessions.claim("a"), None);
+        assert!(matches!(sessions.claim("a"), Known::Kept(_, left) if left > KEEP / 2));
+        assert_eq!(sessions.claim("a"), Known::Nothing);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_sent_away_does_not_come_back_before_redis_knows() {
+        let sessions = sessions();
+        begin(&sessions, "a", &Arc::new(AtomicUsize::new(1)));
+        written(&sessions).await;
+        sessions.forget(&Pid::from("a"));
+        assert_eq!([sessions.claim("a"), sessions.claim("a")], [Known::Gone, Known::Gone]);
+        assert_eq!(written(&sessions).await, ["a: no more"]);
+        assert_eq!(sessions.claim("a"), Known::Nothing);
     }
 
     fn sessions() -> Sessions {
