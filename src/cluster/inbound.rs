@@ -129,7 +129,11 @@ impl Inbound {
         let sender = fields.iter().find(|(name, _)| name == SENDER).map(|(_, sender)| sender);
         if sender.is_some_and(|sender| sender == self.redis.uid()) {
             if let Some(streams) = &self.redis.streams {
-                self.take_turn(Some(id), streams.backlog.read(place));
+                let mut turns = streams.backlog.read(place, fields);
+                let last = turns.pop();
+                // What is no longer in the stream has no place of its own.
+                turns.into_iter().for_each(|turn| self.take_turn(None, turn));
+                last.into_iter().for_each(|turn| self.take_turn(Some(id), turn));
             }
         } else if let Err(error) = self.entry(Some(id), fields.iter().map(|(name, value)| (&**name, value.clone()))) {
             metrics.cluster_skipped.inc();

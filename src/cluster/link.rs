@@ -229,7 +229,7 @@ impl<'a> Session<'a> {
         while self.keep().await? {}
         if let Some(streams) = &self.redis.streams {
             loop {
-                let batch = streams.backlog.take();
+                let batch = streams.backlog.take_last();
                 if batch.is_empty() {
                     break;
                 }

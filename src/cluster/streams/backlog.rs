@@ -20,6 +20,8 @@ pub(in crate::cluster) struct Backlog {
     state: Mutex<State>,
     filled: Notify,
     limit: usize,
+    /// So many entries of a stream are handed out at most before this node has read them, because Redis may forget what is behind that.
+    ahead: usize,
     metrics: Arc<Metrics>,
     full: Reminder,
 }
@@ -70,9 +72,11 @@ pub(in crate::cluster) struct Turn {
 pub(in crate::cluster) type Fields = [(&'static str, Bytes); 4];
 
 impl Backlog {
-    pub(super) fn new(streams: usize, limit: usize, metrics: Arc<Metrics>) -> Self {
+    /// For so many streams that keep so many entries each; `limit` bytes may wait.
+    pub(super) fn new(streams: usize, length: usize, limit: usize, metrics: Arc<Metrics>) -> Self {
         let state = State { streams: (0..streams).map(|_| Stream::default()).collect(), ..State::default() };
-        Self { state: state.into(), filled: Notify::new(), limit, metrics, full: Reminder::default() }
+        let ahead = (length / 2).max(1);
+        Self { state: state.into(), filled: Notify::new(), limit, ahead, metrics, full: Reminder::default() }
     }
 
     /// Lines an entry up, even while Redis is away; what there is no room for is dropped and counted.
@@ -145,21 +149,30 @@ impl Backlog {
         turns
     }
 
-    /// An entry of this node's was read: it is the oldest of those that were written.
-    pub(in crate::cluster) fn read(&self, place: usize) -> Turn {
+    /// An entry of this node's was read. Its turn is the last; before it comes that of each older one, which Redis had and forgot before it was read here.
+    pub(in crate::cluster) fn read(&self, place: usize, entry: &[(Bytes, Bytes)]) -> Vec<Turn> {
         let mut state = self.lock();
         let stream = &mut state.streams[place];
-        // One of an earlier process has the name of that process.
-        if stream.unsure > 0 {
-            stream.unsure -= 1;
-        } else if stream.written > 0 {
-            stream.written -= 1;
-        } else {
-            return Turn::default();
+        let sent = if stream.unsure > 0 { &mut stream.unsure } else { &mut stream.written };
+        let is_it = |waiting: &Waiting| {
+            waiting
+                .fields
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value))
+                .eq(entry.iter().map(|(name, value)| (&**name, value)))
+        };
+        // What was not sent is nobody's: an entry that Redis has twice, or that somebody wrote in this node's name.
+        let Some(found) = stream.waiting.iter().take(*sent).position(is_it) else { return Vec::new() };
+        let is_held_up = *sent >= self.ahead;
+        *sent -= found + 1;
+        let read: Vec<_> = stream.waiting.drain(..=found).collect();
+        state.bytes -= read.iter().map(|waiting| waiting.weight).sum::<usize>();
+        drop(state);
+        if is_held_up {
+            self.filled.notify_one();
         }
-        let Some(Waiting { fields, weight, is_pending, then }) = stream.waiting.pop_front() else { return Turn::default() };
-        state.bytes -= weight;
-        Turn { entry: is_pending.then_some(fields), then }
+        let turn = |Waiting { fields, is_pending, then, .. }| Turn { entry: is_pending.then_some(fields), then };
+        read.into_iter().map(turn).collect()
     }
 
     /// The next entries with the places of their streams, as soon as there are any.
@@ -173,8 +186,17 @@ impl Backlog {
         }
     }
 
-    /// The next entries, if there are any.
+    /// The next entries, if there are any and this node has read enough of those before.
     pub(in crate::cluster) fn take(&self) -> Vec<(usize, Fields)> {
+        self.hand_out(self.ahead)
+    }
+
+    /// The next entries, if there are any, for a node that is about to leave and has read enough.
+    pub(in crate::cluster) fn take_last(&self) -> Vec<(usize, Fields)> {
+        self.hand_out(usize::MAX)
+    }
+
+    fn hand_out(&self, ahead: usize) -> Vec<(usize, Fields)> {
         let mut state = self.lock();
         let (mut batch, mut bytes) = (Vec::new(), 0);
         if !state.is_open {
@@ -182,6 +204,7 @@ impl Backlog {
         }
         for (place, stream) in state.streams.iter_mut().enumerate() {
             while batch.len() < BATCH_ENTRIES
+                && stream.written < ahead
                 && let Some(Waiting { fields, weight, .. }) = stream.waiting.get(stream.written)
                 && (batch.is_empty() || bytes + weight <= BATCH_BYTES)
             {
@@ -206,34 +229,34 @@ mod tests {
 
     #[test]
     fn what_a_redis_that_went_away_has_is_not_written_again() {
-        let backlog = Backlog::new(1, usize::MAX, Arc::default());
+        let backlog = Backlog::new(1, 1_000, usize::MAX, Arc::default());
         (0..5).for_each(|number| push(&backlog, 0, number));
         assert!(backlog.take().is_empty());
         backlog.open();
         assert_eq!(taken(&backlog), ["0", "1", "2", "3", "4"]);
-        backlog.read(0);
+        read(&backlog, 0, 0);
         backlog.close();
         push(&backlog, 0, 5);
         assert!(backlog.take().is_empty());
         // It is back, and has 1 and 2.
-        backlog.read(0);
-        backlog.read(0);
+        read(&backlog, 0, 1);
+        read(&backlog, 0, 2);
         backlog.open();
         assert_eq!(taken(&backlog), ["3", "4", "5"]);
-        (0..3).for_each(|_| drop(backlog.read(0)));
+        (3..6).for_each(|number| drop(read(&backlog, 0, number)));
         assert_eq!(backlog.lock().bytes, 0);
         // What is read too often is nobody's.
-        backlog.read(0);
+        assert!(read(&backlog, 0, 5).is_empty());
         push(&backlog, 0, 6);
         assert_eq!(taken(&backlog), ["6"]);
     }
 
     #[test]
     fn what_waits_is_bounded_and_the_rest_is_counted() {
-        let backlog = Backlog::new(1, usize::MAX, Arc::default());
+        let backlog = Backlog::new(1, 1_000, usize::MAX, Arc::default());
         push(&backlog, 0, 0);
         let one = backlog.lock().bytes;
-        let backlog = Backlog::new(1, 3 * one, Arc::default());
+        let backlog = Backlog::new(1, 1_000, 3 * one, Arc::default());
         (0..5).for_each(|number| push(&backlog, 0, number));
         assert_eq!((backlog.metrics.cluster_unsent.get(), backlog.metrics.limit_cluster_outbox.get()), (2, 2));
         backlog.open();
@@ -241,14 +264,51 @@ mod tests {
         assert_eq!(backlog.take().len(), 3);
         push(&backlog, 0, 5);
         assert!(backlog.take().is_empty());
-        backlog.read(0);
+        read(&backlog, 0, 0);
         push(&backlog, 0, 5);
         assert_eq!(backlog.take().len(), 1);
     }
 
     #[test]
+    fn what_redis_forgot_before_it_was_read_moves_nothing() {
+        let backlog = Backlog::new(1, 1_000, usize::MAX, Arc::default());
+        backlog.open();
+        (0..6).for_each(|number| assert!(backlog.record(0, &entry(number))));
+        assert_eq!(taken(&backlog).len(), 6);
+        let names = |turns: Vec<Turn>| turns.iter().map(|turn| name(turn.entry.as_ref().expect("one"))).collect::<Vec<_>>();
+        assert_eq!(names(read(&backlog, 0, 0)), ["0"]);
+        assert_eq!(names(read(&backlog, 0, 3)), ["1", "2", "3"]);
+        // Somebody else has this node's name.
+        assert!(read(&backlog, 0, 9).is_empty());
+        assert_eq!(names(read(&backlog, 0, 4)), ["4"]);
+        // The same when Redis went away meanwhile.
+        push(&backlog, 0, 6);
+        assert_eq!(taken(&backlog), ["6"]);
+        backlog.close();
+        assert_eq!(read(&backlog, 0, 6).len(), 2);
+        assert_eq!(backlog.lock().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_handed_out_than_redis_keeps_until_it_is_read() {
+        let backlog = Backlog::new(2, 6, usize::MAX, Arc::default());
+        backlog.open();
+        (0..5).for_each(|number| push(&backlog, 0, number));
+        push(&backlog, 1, 0);
+        assert_eq!(taken(&backlog), ["0", "1", "2", "0"]);
+        let read = async {
+            assert_eq!(read(&backlog, 0, 1).len(), 2);
+        };
+        let (next, ()) = tokio::join!(backlog.next(), read);
+        assert_eq!(next.iter().map(|(_, fields)| name(fields)).collect::<Vec<_>>(), ["3", "4"]);
+        push(&backlog, 0, 5);
+        assert!(backlog.take().is_empty());
+        assert_eq!(backlog.take_last().len(), 1);
+    }
+
+    #[test]
     fn this_node_hears_what_it_records_in_its_turn_and_at_once_when_redis_goes() {
-        let backlog = Backlog::new(1, usize::MAX, Arc::default());
+        let backlog = Backlog::new(1, 1_000, usize::MAX, Arc::default());
         let done = Arc::new(Mutex::new(Vec::new()));
         let act = |name: &'static str| {
             let done = Arc::clone(&done);
@@ -263,8 +323,8 @@ mod tests {
         assert!(backlog.record(0, &entry(2)));
         backlog.after(0, act("behind 2"));
         assert_eq!(taken(&backlog), ["1", "2"]);
-        assert!(backlog.read(0).entry.is_none());
-        let turn = backlog.read(0);
+        assert!(read(&backlog, 0, 0).iter().all(|turn| turn.entry.is_none()));
+        let turn = read(&backlog, 0, 1).remove(0);
         assert!(turn.entry.is_some());
         turn.then.into_iter().for_each(|act| act());
         assert_eq!(*done.lock().expect("one thread"), ["nothing to wait for", "behind 1"]);
@@ -273,19 +333,19 @@ mod tests {
         turns.into_iter().flat_map(|turn| turn.then).for_each(|act| act());
         assert_eq!(done.lock().expect("one thread").len(), 3);
         // It is there after all, and is not heard twice.
-        assert!(backlog.read(0).entry.is_none());
+        assert!(read(&backlog, 0, 2)[0].entry.is_none());
         assert_eq!(backlog.lock().bytes, 0);
     }
 
     #[test]
     fn streams_do_not_wait_for_each_other() {
-        let backlog = Backlog::new(3, usize::MAX, Arc::default());
+        let backlog = Backlog::new(3, 1_000, usize::MAX, Arc::default());
         for place in [0, 2, 0] {
             push(&backlog, place, place);
         }
         backlog.open();
         assert_eq!(backlog.take().iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0, 0, 2]);
-        backlog.read(2);
+        read(&backlog, 2, 2);
         backlog.close();
         backlog.open();
         assert_eq!(backlog.take().iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0, 0]);
@@ -293,6 +353,12 @@ mod tests {
 
     fn push(backlog: &Backlog, place: usize, number: usize) {
         backlog.push(place, &entry(number));
+    }
+
+    /// It is read as Redis hands it out.
+    fn read(backlog: &Backlog, place: usize, number: usize) -> Vec<Turn> {
+        let fields = entry(number).fields().map(|(name, value)| (Bytes::from_static(name.as_bytes()), value));
+        backlog.read(place, &fields)
     }
 
     fn entry(number: usize) -> Entry {

@@ -74,7 +74,7 @@ impl Streams {
     /// Those of the cluster that `options` name, of which this node is known as `uid`; so much may wait to be written.
     pub(super) fn new(options: &Options, limit: usize, (uid, bounds): (&str, &Bounds), metrics: &Arc<Metrics>) -> Self {
         let keys = Keys::new(options);
-        let backlog = Backlog::new(keys.names.len(), limit, Arc::clone(metrics));
+        let backlog = Backlog::new(keys.names.len(), keys.length, limit, Arc::clone(metrics));
         let sessions = Sessions::new(options.session_prefix.clone(), uid.to_owned(), *bounds, Arc::clone(metrics));
         Self {
             places: vec![None; keys.names.len()].into(),
