@@ -4,7 +4,7 @@ use super::inbound::{Inbound, Kind, Route};
 use super::members::{self, LIFETIME, MEMORY, Members};
 use super::outbox::Publication;
 use super::redis::Redis;
-use super::streams::{self, Streams, What};
+use super::streams::{self, Streams, What, Writer};
 use super::wire::Channels;
 use crate::engine::Entropy;
 use crate::hub::Adapter as _;
@@ -138,10 +138,13 @@ impl<'a> Session<'a> {
 
     /// Reads what the streams hold, and goes on doing so.
     async fn read(&mut self, streams: &Arc<Streams>) -> RedisResult<()> {
-        let id: i64 = cmd("CLIENT").arg("ID").query_async(&mut self.connection).await?;
-        if let Some(former) = streams.writes(id) {
+        // Who may not ask, or asks a Redis that cannot say, ends nothing.
+        let known: Option<String> = cmd("CLIENT").arg("INFO").query_async(&mut self.connection).await.ok();
+        if let Some(Writer { id, address }) = streams.writes(known.as_deref().and_then(Writer::read)) {
             // What it was told last may still wait to be done, and is told again if it is not there now. It has gone, as a rule, or that is not ours to say.
-            let _: RedisResult<Value> = cmd("CLIENT").arg("KILL").arg("ID").arg(former).query_async(&mut self.connection).await;
+            let mut kill = cmd("CLIENT");
+            kill.arg("KILL").arg("ID").arg(id).arg("ADDR").arg(address);
+            let _: RedisResult<Value> = kill.query_async(&mut self.connection).await;
         }
         let own = self.redis.fence_channel(self.redis.uid());
         let channels = self.redis.channels(&ByteString::new());

@@ -18,7 +18,6 @@ use super::wire::Bounds;
 use crate::hub::Offset;
 use crate::metrics::Metrics;
 use ::redis::{Cmd, cmd};
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 /// Where the entries of a cluster stand.
@@ -66,8 +65,8 @@ pub(super) struct Streams {
     places: Mutex<Vec<Option<Offset>>>,
     pub(super) sessions: Sessions,
     pub(super) fences: Fences,
-    /// How Redis knew the connection over which entries were written last.
-    writer: AtomicI64,
+    /// The connection over which entries were written last.
+    writer: Mutex<Option<Writer>>,
 }
 
 impl Streams {
@@ -83,7 +82,7 @@ impl Streams {
             backlog,
             sessions,
             fences: Fences::default(),
-            writer: AtomicI64::new(0),
+            writer: Mutex::default(),
         }
     }
 
@@ -92,15 +91,48 @@ impl Streams {
         self.places()[self.keys.place(namespace)].unwrap_or_default()
     }
 
-    /// Who writes from now on, and who has before.
-    pub(super) fn writes(&self, connection: i64) -> Option<i64> {
-        Some(self.writer.swap(connection, Relaxed)).filter(|former| *former != 0)
+    /// Who writes from now on, and who has before and may still be there.
+    pub(super) fn writes(&self, writer: Option<Writer>) -> Option<Writer> {
+        let mut last = self.writer.lock().expect("no code that can panic runs under this lock");
+        let former = std::mem::replace(&mut *last, writer);
+        // The ids of one Redis only rise: another one, or one that was started anew, knows nothing of the former, and its id may be anybody's there.
+        former.filter(|former| last.as_ref().is_some_and(|last| last.id > former.id))
+    }
+}
+
+/// How Redis knows a connection: ids begin anew with every Redis, and then another's has this one's, but hardly its address as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Writer {
+    pub(super) id: u64,
+    pub(super) address: String,
+}
+
+impl Writer {
+    /// Reads what `CLIENT INFO` says.
+    pub(super) fn read(info: &str) -> Option<Self> {
+        let field = |name: &str| info.split_ascii_whitespace().find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        Some(Self { id: field("id")?.parse().ok()?, address: field("addr")?.to_owned() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_former_connection_is_not_looked_for_in_a_redis_that_was_started_anew() {
+        let bounds = Bounds { bytes: 1_000, rooms: 10, attachments: 10 };
+        let streams = Streams::new(&Options::default(), 1_000, ("me", &bounds), &Arc::default());
+        let writer = |id: u64| Writer::read(&format!("id={id} addr=10.0.0.1:{id}0 laddr=10.0.0.2:6379 fd=8 name= lib-name=\n"));
+        assert_eq!(writer(7), Some(Writer { id: 7, address: "10.0.0.1:70".to_owned() }));
+        assert_eq!(Writer::read("id=x"), None);
+        assert_eq!(streams.writes(writer(7)), None);
+        assert_eq!(streams.writes(writer(9)), writer(7));
+        // It began anew, and the next one cannot say.
+        assert_eq!(streams.writes(writer(3)), None);
+        assert_eq!(streams.writes(None), None);
+        assert_eq!(streams.writes(writer(12)), None);
+    }
 
     #[test]
     fn a_namespace_has_its_stream_as_in_the_reference() {
