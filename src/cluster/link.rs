@@ -63,9 +63,7 @@ pub(super) async fn run(redis: &Redis, inbound: &Arc<Inbound>) {
                 }
                 redis.is_connected.send_replace(true);
                 let ended = session.serve().await;
-                if ended.is_err() {
-                    session.drain().await;
-                }
+                session.drain(if ended.is_err() { DRAIN } else { Duration::ZERO }).await;
                 redis.is_connected.send_replace(false);
                 *redis.connection.lock().expect(UNPOISONED) = None;
                 redis.outbox.close();
@@ -186,11 +184,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes in what Redis has said before it went: what this node has written may be there.
-    async fn drain(&mut self) {
-        if let Some(reading) = self.reading.take() {
+    /// Takes in what Redis has said before it went, because what this node has written may be there; nothing is read any more when this returns.
+    async fn drain(&mut self, patience: Duration) {
+        if let Some(mut reading) = self.reading.take()
             // As long as Redis is there nothing ends it.
-            let _ = timeout(DRAIN, reading).await;
+            && timeout(patience, &mut reading).await.is_err()
+        {
+            reading.abort();
+            // Or the next one would read beside it.
+            let _ = reading.await;
         }
     }
 
