@@ -11,8 +11,8 @@ use crate::hub::Adapter as _;
 use crate::reminder::Reminder;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult, Value,
-    cmd, pipe,
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind, RedisError,
+    RedisResult, ServerErrorKind, Value, cmd, pipe,
 };
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -199,8 +199,8 @@ impl<'a> Session<'a> {
     /// Gives a sign of life, and learns of the others'.
     async fn beat(&mut self) -> RedisResult<()> {
         match self.sign().await {
-            // Then nobody knows which of our nodes is missing, and all else goes on.
-            Err(error) if matches!(error.code(), Some("NOPERM" | "WRONGTYPE")) => {
+            // Then nobody knows which of our nodes is missing, and all else goes on: a Redis that is full still publishes.
+            Err(error) if is_refused(&error) => {
                 if self.redis.unknown.is_due(Instant::now()) {
                     tracing::warn!("nodes cannot tell who of them is alive: {error}");
                 }
@@ -416,6 +416,16 @@ async fn next_entries(redis: &Redis) -> Vec<(usize, streams::Fields)> {
     match &redis.streams {
         Some(streams) => streams.backlog.next().await,
         None => pending().await,
+    }
+}
+
+/// Whether Redis is there and does not do this one thing; not that it does nothing at the moment, or nothing for this connection.
+fn is_refused(error: &RedisError) -> bool {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly};
+    match error.kind() {
+        ErrorKind::Server(kind) => !matches!(kind, BusyLoading | ClusterDown | MasterDown | ReadOnly),
+        ErrorKind::Extension => error.code() != Some("NOAUTH"),
+        _ => false,
     }
 }
 

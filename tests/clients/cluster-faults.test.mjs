@@ -177,6 +177,30 @@ test("a namespace that Redis's rules forbid is said once, and costs the others n
   assert.equal(log(nodes[0]).match(/listen to a namespace/g).length, 1);
 });
 
+test("a Redis that is full goes on to carry messages", { timeout: 60_000 }, async (t) => {
+  const redis = await new Redis(folder()).start();
+  const client = await createClient({ url: redis.url }).connect();
+  const nodes = [new Node("ours", "ours"), new Node("another of ours", "ours")];
+  t.after(async () => {
+    await Promise.all(nodes.map((node) => node.stop()));
+    await client.close();
+    await redis.stop();
+  });
+  // One comes when it is full already, the other is there.
+  await nodes[0].start({ key: "full" }, redis.url);
+  await client.sendCommand(["CONFIG", "SET", "maxmemory", "1"]);
+  await nodes[1].start({ key: "full" }, redis.url);
+  await subscribed(redis.url, "full-request#/#", 2);
+  await until("it is said", () => nodes.every((node) => /nodes cannot tell who of them is alive/.test(log(node))));
+  const heard = [await nodes[0].client(), await nodes[1].client()];
+  for (const node of nodes) node.op("emit", { args: [node.name] });
+  await until("all hear all", () => heard.every((client) => client.heard.length === 2));
+  for (const node of nodes) {
+    assert.deepEqual(await readiness(node), [200, { status: "ready" }]);
+    assert.doesNotMatch(log(node), /Redis is away/);
+  }
+});
+
 test("when instances are killed under load, within five seconds nobody asks for their sockets any more", { timeout: 300_000 }, async (t) => {
   const rounds = process.env.STICKYPORT_LONG ? 20 : 3;
   const redis = await new Redis(folder()).start();
