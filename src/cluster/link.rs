@@ -4,7 +4,7 @@ use super::inbound::{Inbound, Kind, Route};
 use super::members::{self, LIFETIME, MEMORY, Members};
 use super::outbox::Publication;
 use super::redis::Redis;
-use super::streams::{self, Streams, What, Writer};
+use super::streams::{self, Fate, Streams, What, Writer};
 use super::wire::Channels;
 use crate::engine::Entropy;
 use crate::hub::Adapter as _;
@@ -317,17 +317,24 @@ impl<'a> Session<'a> {
         if pipe.is_empty() {
             return Ok(false);
         }
-        let answers: Vec<Value> = pipe.query_async(&mut self.connection).await?;
-        let is_missing = |answer: &Value| matches!(answer, Value::Nil | Value::Int(0));
-        let was_to_be_there = |write: &streams::Write| write.what != What::Delete;
-        let missing: Vec<_> = writes
-            .iter()
-            .zip(&answers)
-            .enumerate()
-            .filter(|(_, (write, answer))| was_to_be_there(write) && is_missing(answer))
-            .map(|(index, _)| index)
-            .collect();
-        streams.sessions.written(&writes, &missing);
+        let answers: Vec<RedisResult<Value>> = pipe.ignore_errors().query_async(&mut self.connection).await?;
+        let mut fates = Vec::with_capacity(writes.len());
+        for (index, answer) in answers.into_iter().enumerate() {
+            let write = writes.get(index);
+            let fate = match answer {
+                Ok(Value::Nil | Value::Int(0)) if write.is_some_and(|write| write.what != What::Delete) => Fate::Missing,
+                Ok(_) => Fate::Written,
+                Err(error) if is_refused(&error) => {
+                    if self.redis.unkept.is_due(Instant::now()) {
+                        tracing::error!("Redis does not keep this node's clients, so they come back as somebody new: {error}");
+                    }
+                    Fate::Refused
+                }
+                Err(error) => return Err(error),
+            };
+            fates.extend(write.map(|_| fate));
+        }
+        streams.sessions.written(&writes, &fates);
         Ok(!writes.is_empty())
     }
 

@@ -82,6 +82,8 @@ pub struct Redis {
     pub(super) unknown: Reminder,
     /// That nobody knows whose turn it is.
     pub(super) unleased: Reminder,
+    /// That a client's session is not to be kept.
+    pub(super) unkept: Reminder,
     /// That a channel may not be listened to, or published to.
     pub(super) unheard: Reminder,
     pub(super) unpublished: Reminder,
@@ -129,6 +131,7 @@ impl Redis {
             too_long: Reminder::default(),
             unknown: Reminder::default(),
             unleased: Reminder::default(),
+            unkept: Reminder::default(),
             unheard: Reminder::default(),
             unpublished: Reminder::default(),
         }))

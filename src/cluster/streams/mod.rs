@@ -11,7 +11,7 @@ mod sessions;
 
 pub(super) use backlog::{Backlog, Fields, Turn};
 pub(super) use fence::{Fence, Fences};
-pub(super) use sessions::{Sessions, What, Write};
+pub(super) use sessions::{Fate, Sessions, What, Write};
 
 use super::options::Options;
 use super::wire::Bounds;

@@ -91,6 +91,16 @@ pub(in crate::cluster) enum What {
     Delete,
 }
 
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cluster) enum Fate {
+    Written,
+    /// It was to be there and is not.
+    Missing,
+    /// Redis does not do it, and is asked again when sessions are refreshed.
+    Refused,
+}
+
 impl Sessions {
     pub(super) fn new(prefix: String, uid: String, bounds: Bounds, metrics: Arc<Metrics>) -> Self {
         let state = State {
@@ -225,9 +235,14 @@ impl Sessions {
                 && let Some(pid) = state.aging.pop()
             {
                 // What is to be written anew is kept longer by that.
-                let is_old = state.here.get(&pid).is_some_and(|here| here.is_written && !here.is_taken);
-                if is_old && !state.dirty.contains(&pid) {
-                    writes.push(Write { pid, what: What::Refresh(keep) });
+                match state.here.get(&pid) {
+                    Some(here) if here.is_taken || state.dirty.contains(&pid) => {}
+                    Some(here) if here.is_written => writes.push(Write { pid, what: What::Refresh(keep) }),
+                    // It was refused.
+                    Some(_) => {
+                        state.touch(&pid);
+                    }
+                    None => {}
                 }
             }
             let pids: Vec<Pid> = state.dirty.iter().take(BATCH).cloned().collect();
@@ -252,16 +267,19 @@ impl Sessions {
         (writes, then)
     }
 
-    /// What was taken is written; those are missing that were to be there and are not.
-    pub(in crate::cluster) fn written(&self, writes: &[Write], missing: &[usize]) {
-        self.metrics.sessions_written.add(writes.len() as u64);
+    /// What was taken was sent to Redis; this became of each.
+    pub(in crate::cluster) fn written(&self, writes: &[Write], fates: &[Fate]) {
+        self.metrics.sessions_written.add(fates.iter().filter(|fate| **fate != Fate::Refused).count() as u64);
         let mut state = self.lock();
-        for (index, Write { pid, what }) in writes.iter().enumerate() {
-            if missing.contains(&index) {
-                state.dirty.remove(pid);
-                if let Some(here) = state.here.get_mut(pid) {
+        let state = &mut *state;
+        for (Write { pid, what }, fate) in writes.iter().zip(fates) {
+            match (fate, state.here.get_mut(pid)) {
+                (Fate::Missing, Some(here)) => {
                     here.is_taken = true;
+                    state.dirty.remove(pid);
                 }
+                (Fate::Refused, Some(here)) => here.is_written = false,
+                _ => {}
             }
             let is_last = match (state.gone.get(pid), what) {
                 (Some(Gone { record: Some((record, _)), .. }), What::Set(written, ..)) => record == written,
@@ -370,11 +388,28 @@ mod tests {
         sessions.changed(&Pid::from("c"));
         sessions.due().await;
         let (writes, _) = sessions.take();
-        sessions.written(&writes, &[0]);
+        sessions.written(&writes, &[Fate::Missing]);
         sessions.changed(&Pid::from("c"));
         sessions.end(&session("c", 3));
         assert!(sessions.take().0.is_empty());
         assert_eq!(sessions.lock().bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_redis_refuses_is_tried_again_later_and_not_at_once() {
+        let (sessions, rooms) = (sessions(), Arc::new(AtomicUsize::new(1)));
+        begin(&sessions, "a", &rooms);
+        sessions.end(&session("b", 1));
+        sessions.due().await;
+        let (writes, _) = sessions.take();
+        sessions.written(&writes, &vec![Fate::Refused; writes.len()]);
+        assert_eq!((writes.len(), sessions.metrics.sessions_written.get()), (2, 0));
+        // Who has gone is nobody's any more.
+        assert_eq!((sessions.lock().gone.len(), sessions.lock().bytes), (0, 0));
+        let began = Instant::now();
+        assert_eq!(written(&sessions).await, ["a: 1 room"]);
+        assert!(began.elapsed() > KEEP / 4);
+        assert_eq!(written(&sessions).await, ["a: longer"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -446,7 +481,7 @@ mod tests {
             }
         };
         let all = writes.iter().map(shown).collect();
-        sessions.written(&writes, &[]);
+        sessions.written(&writes, &vec![Fate::Written; writes.len()]);
         all
     }
 }
