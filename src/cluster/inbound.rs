@@ -6,6 +6,7 @@ use super::wire::{
     Answer, Bounds, Broadcast, Channels, Deed, Entry, Heard, Message, Request, Response, SENDER, Said, WireError, Wish,
 };
 use crate::hub::{Adapter as _, Flags, Offset, RemoteSocket, ServerEvent, SocketIo, Target};
+use crate::protocol::sid::Pid;
 use crate::protocol::sio::Args;
 use crate::reminder::Reminder;
 use bytes::Bytes;
@@ -184,6 +185,12 @@ impl Inbound {
             }
         }
         Ok(())
+    }
+
+    /// A client is at another node: its session here ends.
+    pub(super) fn end(&self, namespace: bytestring::ByteString, pid: Pid) {
+        let io = self.io.clone();
+        tokio::spawn(async move { io.fence(&namespace, pid.as_str()).await });
     }
 
     fn request(&self, route: &Route, Request { sender, id, body }: Request<'_>) -> Result<(), WireError> {

@@ -5,7 +5,7 @@ use super::members::{self, LIFETIME, MEMORY, Members};
 use super::outbox::Publication;
 use super::redis::Redis;
 use super::streams::{self, Fate, Streams, What, Writer};
-use super::wire::Channels;
+use super::wire::{Channels, Record};
 use crate::engine::Entropy;
 use crate::hub::Adapter as _;
 use crate::reminder::Reminder;
@@ -292,8 +292,12 @@ impl<'a> Session<'a> {
     async fn keep(&mut self) -> RedisResult<bool> {
         let Some(streams) = &self.redis.streams else { return Ok(false) };
         let (writes, then) = streams.sessions.take();
+        let foreign = self.foreign(streams, &writes).await?;
         let mut pipe = pipe();
-        for streams::Write { pid, what } in &writes {
+        for (streams::Write { pid, what, .. }, is_foreign) in writes.iter().zip(&foreign) {
+            if *is_foreign {
+                continue;
+            }
             let key = streams.sessions.key(pid.as_str());
             match what {
                 What::Set(record, keep, is_there) => {
@@ -314,28 +318,61 @@ impl<'a> Session<'a> {
         for (channel, message) in &then {
             pipe.cmd("PUBLISH").arg(channel).arg(message);
         }
-        if pipe.is_empty() {
+        if writes.is_empty() && pipe.is_empty() {
             return Ok(false);
         }
-        let answers: Vec<RedisResult<Value>> = pipe.ignore_errors().query_async(&mut self.connection).await?;
+        let answers: Vec<RedisResult<Value>> =
+            if pipe.is_empty() { Vec::new() } else { pipe.ignore_errors().query_async(&mut self.connection).await? };
+        let mut answers = answers.into_iter();
         let mut fates = Vec::with_capacity(writes.len());
-        for (index, answer) in answers.into_iter().enumerate() {
-            let write = writes.get(index);
-            let fate = match answer {
-                Ok(Value::Nil | Value::Int(0)) if write.is_some_and(|write| write.what != What::Delete) => Fate::Missing,
-                Ok(_) => Fate::Written,
-                Err(error) if is_refused(&error) => {
-                    if self.redis.unkept.is_due(Instant::now()) {
-                        tracing::error!("Redis does not keep this node's clients, so they come back as somebody new: {error}");
-                    }
-                    Fate::Refused
-                }
-                Err(error) => return Err(error),
-            };
-            fates.extend(write.map(|_| fate));
+        for (write, is_foreign) in writes.iter().zip(foreign) {
+            let answer = if is_foreign { None } else { answers.next() };
+            fates.push(match answer {
+                None => Fate::Foreign,
+                Some(Ok(Value::Nil | Value::Int(0))) if write.what != What::Delete => Fate::Missing,
+                Some(Ok(_)) => Fate::Written,
+                Some(Err(error)) => self.unkept(error)?,
+            });
         }
+        answers.try_for_each(|answer| answer.or_else(|error| self.unkept(error).map(|_| Value::Nil)).map(drop))?;
         streams.sessions.written(&writes, &fates);
         Ok(!writes.is_empty())
+    }
+
+    /// Which of the clients another node has, which came by while Redis was away from here: what is left of them here ends.
+    async fn foreign(&mut self, streams: &Streams, writes: &[streams::Write]) -> RedisResult<Vec<bool>> {
+        let mut pipe = pipe();
+        for write in writes.iter().filter(|write| write.is_unsure) {
+            pipe.cmd("GET").arg(streams.sessions.key(write.pid.as_str()));
+        }
+        let mut foreign = vec![false; writes.len()];
+        if pipe.is_empty() {
+            return Ok(foreign);
+        }
+        let held: Vec<RedisResult<Option<Vec<u8>>>> = pipe.ignore_errors().query_async(&mut self.connection).await?;
+        for ((write, is_foreign), held) in writes.iter().zip(&mut foreign).filter(|(write, _)| write.is_unsure).zip(held) {
+            let held = held.or_else(|error| self.unkept(error).map(|_| None))?;
+            let record = held.and_then(|held| Record::decode(&held, self.redis.bounds()).ok());
+            *is_foreign = record.is_some_and(|record| record.holder.as_deref() != Some(self.redis.uid()));
+            if *is_foreign
+                && let Some(source) = streams.sessions.source(&write.pid)
+                && let Some(namespace) = source().namespace
+            {
+                self.inbound.end(namespace, write.pid.clone());
+            }
+        }
+        Ok(foreign)
+    }
+
+    /// Redis does not do what concerns one client's session.
+    fn unkept(&self, error: RedisError) -> RedisResult<Fate> {
+        if !is_refused(&error) {
+            return Err(error);
+        }
+        if self.redis.unkept.is_due(Instant::now()) {
+            tracing::error!("Redis does not keep this node's clients, so they come back as somebody new: {error}");
+        }
+        Ok(Fate::Refused)
     }
 
     /// Listens to what concerns the namespaces that there are now.

@@ -38,6 +38,8 @@ struct State {
     gone: HashMap<Pid, Gone>,
     /// Of those who have gone.
     bytes: usize,
+    /// When those are looked for whose time is over.
+    sweep: Instant,
     /// What is published when all that was to be written is.
     then: Vec<(String, Vec<u8>)>,
     due: Option<Instant>,
@@ -46,23 +48,40 @@ struct State {
 
 struct Here {
     source: SessionSource,
-    /// Since Redis was there last: another node that takes the client over takes it out.
-    is_written: bool,
+    had: Had,
     /// Another node has, and says from now on what it is.
     is_taken: bool,
 }
 
 impl std::fmt::Debug for Here {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Here").field("is_written", &self.is_written).finish_non_exhaustive()
+        f.debug_struct("Here").field("had", &self.had).finish_non_exhaustive()
     }
+}
+
+/// Whether Redis has something of a client from this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Had {
+    Nothing,
+    /// Since it was there last: another node that takes the client over takes it out.
+    It,
+    /// Before it went away, or refused: by now it may have forgotten it, or another node may have the client.
+    Perhaps,
 }
 
 /// Somebody who has gone: with a last record, or for good.
 #[derive(Debug)]
 struct Gone {
-    record: Option<(String, Instant)>,
-    is_written: bool,
+    record: Option<String>,
+    /// When Redis has forgotten it by itself.
+    until: Instant,
+    had: Had,
+}
+
+impl Gone {
+    fn weight(&self, pid: &Pid) -> usize {
+        self.record.as_ref().map_or(0, String::len) + pid.as_str().len() + size_of::<(Pid, Self)>()
+    }
 }
 
 /// What this node knows of a client that wants to come back and is not here.
@@ -80,6 +99,8 @@ pub(super) enum Known {
 pub(in crate::cluster) struct Write {
     pub(in crate::cluster) pid: Pid,
     pub(in crate::cluster) what: What,
+    /// Only if no other node has the client by now.
+    pub(in crate::cluster) is_unsure: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -97,6 +118,8 @@ pub(in crate::cluster) enum Fate {
     Written,
     /// It was to be there and is not.
     Missing,
+    /// Another node has the client.
+    Foreign,
     /// Redis does not do it, and is asked again when sessions are refreshed.
     Refused,
 }
@@ -111,6 +134,7 @@ impl Sessions {
             aging: Vec::new(),
             gone: HashMap::new(),
             bytes: 0,
+            sweep: Instant::now(),
             then: Vec::new(),
             due: None,
             refresh: Instant::now(),
@@ -130,7 +154,7 @@ impl Sessions {
     pub(in crate::cluster) fn begin(&self, pid: &Pid, source: SessionSource) {
         let mut state = self.lock();
         state.forget_gone(pid);
-        state.here.insert(pid.clone(), Here { source, is_written: false, is_taken: false });
+        state.here.insert(pid.clone(), Here { source, had: Had::Nothing, is_taken: false });
         state.touch(pid);
         self.soon(state);
     }
@@ -152,38 +176,45 @@ impl Sessions {
         if here.as_ref().is_some_and(|here| here.is_taken) {
             return;
         }
-        let is_written = here.is_some_and(|here| here.is_written);
-        if state.bytes + record.len() > state.limit {
-            self.metrics.limit_recovery.inc();
-            return;
-        }
-        state.bytes += record.len();
-        let until = Instant::now() + state.keep;
-        state.gone.insert(session.pid.clone(), Gone { record: Some((record, until)), is_written });
-        self.soon(state);
+        let had = here.map_or(Had::Nothing, |here| here.had);
+        self.goes(state, &session.pid, Some(record), had);
     }
 
     pub(in crate::cluster) fn forget(&self, pid: &Pid) {
         let mut state = self.lock();
-        if state.here.remove(pid).is_some_and(|here| here.is_taken) {
+        let here = state.here.remove(pid);
+        if here.as_ref().is_some_and(|here| here.is_taken) {
             return;
         }
         state.dirty.remove(pid);
         state.forget_gone(pid);
-        state.gone.insert(pid.clone(), Gone { record: None, is_written: false });
-        self.soon(state);
+        // Of somebody who is not here Redis may have the last record.
+        let had = here.map_or(Had::Perhaps, |here| here.had);
+        if had != Had::Nothing {
+            self.goes(state, pid, None, had);
+        }
+    }
+
+    fn goes(&self, mut state: MutexGuard<'_, State>, pid: &Pid, record: Option<String>, had: Had) {
+        let gone = Gone { record, until: Instant::now() + state.keep, had };
+        if state.insert_gone(pid, gone) {
+            self.soon(state);
+        } else {
+            self.metrics.limit_recovery.inc();
+        }
     }
 
     /// What goes before that which Redis says of a client; a record is the caller's to write.
     pub(super) fn claim(&self, pid: &str) -> Known {
         let mut state = self.lock();
-        let Some(gone) = state.gone.get_mut(pid) else { return Known::Nothing };
-        // The key is still to be deleted, and that stays so.
-        let Some((record, until)) = gone.record.take() else { return Known::Gone };
-        let left = until.saturating_duration_since(Instant::now());
-        let bytes = record.len();
-        state.gone.remove(pid);
-        state.bytes -= bytes;
+        let Some((pid, gone)) = state.gone.remove_entry(pid) else { return Known::Nothing };
+        state.bytes -= gone.weight(&pid);
+        let left = gone.until.saturating_duration_since(Instant::now());
+        let Gone { record: Some(record), .. } = gone else {
+            // The key is still to be deleted, and that stays so.
+            state.insert_gone(&pid, gone);
+            return Known::Gone;
+        };
         if left.is_zero() { Known::Nothing } else { Known::Kept(record, left) }
     }
 
@@ -227,9 +258,9 @@ impl Sessions {
             for (pid, gone) in state.gone.iter().take(BATCH) {
                 let what = match &gone.record {
                     None => What::Delete,
-                    Some((record, until)) => What::Set(record.clone(), until.saturating_duration_since(now), gone.is_written),
+                    Some(record) => What::Set(record.clone(), gone.until.saturating_duration_since(now), gone.had == Had::It),
                 };
-                writes.push(Write { pid: pid.clone(), what });
+                writes.push(Write { pid: pid.clone(), what, is_unsure: gone.had == Had::Perhaps });
             }
             while writes.len() < 2 * BATCH
                 && let Some(pid) = state.aging.pop()
@@ -237,7 +268,9 @@ impl Sessions {
                 // What is to be written anew is kept longer by that.
                 match state.here.get(&pid) {
                     Some(here) if here.is_taken || state.dirty.contains(&pid) => {}
-                    Some(here) if here.is_written => writes.push(Write { pid, what: What::Refresh(keep) }),
+                    Some(here) if here.had == Had::It => {
+                        writes.push(Write { pid, what: What::Refresh(keep), is_unsure: false });
+                    }
                     // It was refused.
                     Some(_) => {
                         state.touch(&pid);
@@ -250,7 +283,7 @@ impl Sessions {
             for pid in pids {
                 state.dirty.remove(&pid);
                 if let Some(here) = state.here.get_mut(&pid) {
-                    sources.push((pid, Arc::clone(&here.source), std::mem::replace(&mut here.is_written, true)));
+                    sources.push((pid, Arc::clone(&here.source), std::mem::replace(&mut here.had, Had::It)));
                 }
             }
             let is_more = !state.dirty.is_empty() || !state.aging.is_empty() || state.gone.len() > BATCH;
@@ -258,31 +291,39 @@ impl Sessions {
             then = if is_more { Vec::new() } else { std::mem::take(&mut state.then) };
             // They lock what may be locked by whoever waits for this lock.
             drop(state);
-            for (pid, source, is_written) in sources.drain(..) {
+            for (pid, source, had) in sources.drain(..) {
                 if let Ok(record) = Record::encode(&source(), Some(&self.uid), &self.bounds) {
-                    writes.push(Write { pid, what: What::Set(record, keep, is_written) });
+                    let what = What::Set(record, keep, had == Had::It);
+                    writes.push(Write { pid, what, is_unsure: had == Had::Perhaps });
                 }
             }
         }
         (writes, then)
     }
 
+    /// What tells of a client that is here.
+    pub(in crate::cluster) fn source(&self, pid: &Pid) -> Option<SessionSource> {
+        self.lock().here.get(pid).map(|here| Arc::clone(&here.source))
+    }
+
     /// What was taken was sent to Redis; this became of each.
     pub(in crate::cluster) fn written(&self, writes: &[Write], fates: &[Fate]) {
-        self.metrics.sessions_written.add(fates.iter().filter(|fate| **fate != Fate::Refused).count() as u64);
+        self.metrics
+            .sessions_written
+            .add(fates.iter().filter(|fate| matches!(fate, Fate::Written | Fate::Missing)).count() as u64);
         let mut state = self.lock();
         let state = &mut *state;
-        for (Write { pid, what }, fate) in writes.iter().zip(fates) {
+        for (Write { pid, what, .. }, fate) in writes.iter().zip(fates) {
             match (fate, state.here.get_mut(pid)) {
-                (Fate::Missing, Some(here)) => {
+                (Fate::Missing | Fate::Foreign, Some(here)) => {
                     here.is_taken = true;
                     state.dirty.remove(pid);
                 }
-                (Fate::Refused, Some(here)) => here.is_written = false,
+                (Fate::Refused, Some(here)) => here.had = Had::Perhaps,
                 _ => {}
             }
             let is_last = match (state.gone.get(pid), what) {
-                (Some(Gone { record: Some((record, _)), .. }), What::Set(written, ..)) => record == written,
+                (Some(Gone { record: Some(record), .. }), What::Set(written, ..)) => record == written,
                 (Some(Gone { record: None, .. }), What::Delete) => true,
                 _ => false,
             };
@@ -295,18 +336,12 @@ impl Sessions {
     /// Redis has gone, and may have lost what was written.
     pub(in crate::cluster) fn close(&self) {
         let mut state = self.lock();
-        state.here.values_mut().for_each(|here| here.is_written = false);
-        state.gone.values_mut().for_each(|gone| gone.is_written = false);
+        state.here.values_mut().filter(|here| here.had == Had::It).for_each(|here| here.had = Had::Perhaps);
+        // Whether they were handed over is not known.
+        state.gone.values_mut().for_each(|gone| gone.had = Had::Perhaps);
         state.dirty = state.here.iter().filter(|(_, here)| !here.is_taken).map(|(pid, _)| pid.clone()).collect();
         state.aging.clear();
-        let now = Instant::now();
-        let expired: Vec<Pid> = state
-            .gone
-            .iter()
-            .filter(|(_, gone)| gone.record.as_ref().is_some_and(|(_, until)| *until <= now))
-            .map(|(pid, _)| pid.clone())
-            .collect();
-        expired.iter().for_each(|pid| state.forget_gone(pid));
+        state.forget_expired();
         state.then.clear();
         self.soon(state);
     }
@@ -330,10 +365,32 @@ impl State {
         self.dirty.insert(pid.clone())
     }
 
-    fn forget_gone(&mut self, pid: &Pid) {
-        if let Some(Gone { record: Some((record, _)), .. }) = self.gone.remove(pid) {
-            self.bytes -= record.len();
+    /// `false` says that there is no room.
+    fn insert_gone(&mut self, pid: &Pid, gone: Gone) -> bool {
+        // Not each time, while Redis is away and many go.
+        if self.sweep <= Instant::now() {
+            self.forget_expired();
         }
+        let bytes = self.bytes + gone.weight(pid);
+        if bytes > self.limit {
+            return false;
+        }
+        self.bytes = bytes;
+        self.gone.insert(pid.clone(), gone);
+        true
+    }
+
+    fn forget_gone(&mut self, pid: &Pid) {
+        if let Some(gone) = self.gone.remove(pid) {
+            self.bytes -= gone.weight(pid);
+        }
+    }
+
+    fn forget_expired(&mut self) {
+        let now = Instant::now();
+        self.gone.retain(|_, gone| gone.until > now);
+        self.bytes = self.gone.iter().map(|(pid, gone)| gone.weight(pid)).sum();
+        self.sweep = now + self.keep / 8;
     }
 }
 
@@ -343,6 +400,7 @@ mod tests {
     use crate::protocol::sid::SocketId;
     use serde_json::value::RawValue;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use tokio::time::sleep;
 
     const KEEP: Duration = Duration::from_secs(120);
 
@@ -365,7 +423,7 @@ mod tests {
         assert!(began.elapsed() < KEEP / 2);
         // After Redis was away it is not known what it has.
         sessions.close();
-        assert_eq!(written(&sessions).await, ["a: 6 rooms"]);
+        assert_eq!(written(&sessions).await, ["a: unless another has it"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -383,7 +441,7 @@ mod tests {
         sessions.forget(&Pid::from("b"));
         let mut all = written(&sessions).await;
         all.sort();
-        assert_eq!(all, ["a: 2 rooms", "b: no more", "c: 1 room"]);
+        assert_eq!(all, ["a", "b", "c"].map(|pid| format!("{pid}: unless another has it")));
         rooms.fetch_add(1, Relaxed);
         sessions.changed(&Pid::from("c"));
         sessions.due().await;
@@ -407,7 +465,7 @@ mod tests {
         // Who has gone is nobody's any more.
         assert_eq!((sessions.lock().gone.len(), sessions.lock().bytes), (0, 0));
         let began = Instant::now();
-        assert_eq!(written(&sessions).await, ["a: 1 room"]);
+        assert_eq!(written(&sessions).await, ["a: unless another has it"]);
         assert!(began.elapsed() > KEEP / 4);
         assert_eq!(written(&sessions).await, ["a: longer"]);
     }
@@ -420,6 +478,49 @@ mod tests {
         let kept = sessions.lock().gone.len();
         assert!((1..10).contains(&kept), "{kept}");
         assert_eq!(sessions.metrics.limit_recovery.get() as usize, 10 - kept);
+        // Those whose time is over make room, and leave none behind.
+        sleep(KEEP).await;
+        sessions.end(&session("late", 1));
+        assert_eq!(sessions.lock().gone.len(), 1);
+        sessions.lock().forget_gone(&Pid::from("late"));
+        assert_eq!(sessions.lock().bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_are_sent_away_while_redis_is_gone_do_not_heap_up() {
+        let sessions = sessions();
+        sessions.open(KEEP, 2_000);
+        for number in 0..100 {
+            let rooms = Arc::new(AtomicUsize::new(1));
+            let pid: &'static str = Box::leak(number.to_string().into_boxed_str());
+            begin(&sessions, pid, &rooms);
+            if number < 50 {
+                sessions.take();
+            }
+            sessions.forget(&Pid::from(pid));
+            // Of whom Redis has never heard nothing is to be deleted.
+            assert!(number < 50 || !sessions.lock().gone.contains_key(&Pid::from(pid)));
+        }
+        assert!(sessions.lock().bytes <= 2_000 && !sessions.lock().gone.is_empty());
+        assert!(sessions.metrics.limit_recovery.get() > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whom_another_node_has_after_an_outage_is_its_own() {
+        let (sessions, rooms) = (sessions(), Arc::new(AtomicUsize::new(1)));
+        begin(&sessions, "a", &rooms);
+        begin(&sessions, "b", &rooms);
+        written(&sessions).await;
+        sessions.close();
+        sessions.end(&session("b", 1));
+        sessions.due().await;
+        let (writes, _) = sessions.take();
+        assert!(writes.len() == 2 && writes.iter().all(|write| write.is_unsure));
+        sessions.written(&writes, &[Fate::Foreign; 2]);
+        assert!(sessions.source(&Pid::from("a")).is_some());
+        sessions.changed(&Pid::from("a"));
+        sessions.end(&session("a", 1));
+        assert_eq!((sessions.take().0.len(), sessions.lock().bytes), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -440,7 +541,9 @@ mod tests {
         begin(&sessions, "a", &Arc::new(AtomicUsize::new(1)));
         written(&sessions).await;
         sessions.forget(&Pid::from("a"));
+        let bytes = sessions.lock().bytes;
         assert_eq!([sessions.claim("a"), sessions.claim("a")], [Known::Gone, Known::Gone]);
+        assert_eq!(sessions.lock().bytes, bytes);
         assert_eq!(written(&sessions).await, ["a: no more"]);
         assert_eq!(sessions.claim("a"), Known::Nothing);
     }
@@ -471,7 +574,8 @@ mod tests {
     async fn written(sessions: &Sessions) -> Vec<String> {
         sessions.due().await;
         let (writes, _) = sessions.take();
-        let shown = |Write { pid, what }: &Write| match what {
+        let shown = |Write { pid, what, is_unsure }: &Write| match what {
+            _ if *is_unsure => format!("{}: unless another has it", pid.as_str()),
             What::Delete => format!("{}: no more", pid.as_str()),
             What::Refresh(_) => format!("{}: longer", pid.as_str()),
             What::Set(record, _, is_there) => {
