@@ -1,8 +1,8 @@
 //! A lease: which node of a cluster may do what only one of them is to do, until when, and for which period.
 //!
 //! It stands in a hash of Redis, `stickyport#<prefix>#lease#<name>`, and Redis's clock decides. Whoever has it counts from before the request was sent, and so gives
-//! it up before Redis does. A key that is not there may have been lost with a Redis that was started anew, and then somebody may still have the lease: only a
-//! connection that is older than every lease proves that nobody does.
+//! it up before Redis does. A key that is not there may have been lost, with a Redis that was started anew or alone, and then somebody may still have the lease:
+//! only who has found it missing for longer than a lease lasts, over one connection, knows that nobody does.
 
 use super::redis::Redis;
 use ::redis::{RedisResult, cmd};
@@ -52,15 +52,13 @@ pub(super) struct Lease {
 #[derive(Debug)]
 enum Source {
     /// This node is alone.
-    Alone {
-        began: Instant,
-        at: SystemTime,
-    },
+    Alone { began: Instant, at: SystemTime },
     Cluster {
         redis: Arc<Redis>,
         key: String,
         is_connected: watch::Receiver<bool>,
-        since: Instant,
+        /// Since when the key has been missing, as far as this connection can tell.
+        missing: Option<Instant>,
     },
 }
 
@@ -93,7 +91,7 @@ impl Lease {
                 key: format!("stickyport#{}#lease#{name}", redis.options.prefix),
                 is_connected: redis.is_connected.subscribe(),
                 redis,
-                since: Instant::now(),
+                missing: None,
             },
         };
         Self { source, period, length: period * 3 / 2, last: None }
@@ -117,18 +115,19 @@ impl Lease {
                 *last = Some(held);
                 Answer { held: *last, turn, again: asked + Duration::from_millis(next - now) }
             }
-            Source::Cluster { redis, key, is_connected, since } => {
+            Source::Cluster { redis, key, is_connected, missing } => {
                 let connection = redis.connection();
                 // In this order: whoever has a new connection sees that there was an end.
                 if is_connected.has_changed().unwrap_or(true) {
                     is_connected.mark_unchanged();
-                    *since = asked;
+                    *missing = None;
                 }
                 // One that fails is soon tried again, because what is left of the lease is half a period.
                 let soon = *period / 8;
                 let nobody = Answer { held: None, turn: None, again: asked + soon };
                 let Some(mut connection) = connection else { return nobody };
-                let is_proven = since.elapsed() > *length || last.is_some_and(|held| held.until > asked);
+                let is_proven =
+                    missing.is_some_and(|since| since.elapsed() > *length) || last.is_some_and(|held| held.until > asked);
                 let mut take = cmd("EVAL");
                 take.arg(TAKE).arg(1).arg(&*key).arg(redis.uid()).arg(millis(*length)).arg(millis(*period));
                 take.arg(last.map_or(0, |held| held.done)).arg(last.map_or(0, |held| held.token)).arg(u8::from(is_proven));
@@ -146,8 +145,13 @@ impl Lease {
                 };
                 let turn = u64::try_from(turn).ok();
                 let wait = Duration::from_millis(wait);
+                let wait = if given < 0 {
+                    length.saturating_sub(missing.get_or_insert(asked).elapsed())
+                } else {
+                    *missing = None;
+                    wait
+                };
                 if given != 1 {
-                    let wait = if given < 0 { length.saturating_sub(since.elapsed()) } else { wait };
                     return Answer { held: None, turn: None, again: Instant::now() + wait + MOMENT };
                 }
                 let done = turn.map_or(last.map_or(0, |last| last.done), |number| (number + 1) * millis(*period));

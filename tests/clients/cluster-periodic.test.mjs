@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { createClient } from "redis";
 import { Child, programs } from "./lib/differential.mjs";
 import { Redis } from "./lib/redis.mjs";
 import { freePorts, scratch } from "./lib/servers.mjs";
@@ -151,6 +152,28 @@ test("a Redis that is back at once with an empty memory gives nobody a turn that
   }
   await has(turns, 3);
   areRight(turns);
+});
+
+test("a lease that Redis loses alone is nobody else's while somebody has it", { timeout: 60_000 }, async (t) => {
+  const redis = await new Redis(mkdtempSync(join(root, "part-"))).start();
+  const client = await createClient({ url: redis.url }).connect();
+  t.after(async () => {
+    await client.close();
+    await redis.stop();
+  });
+  const turns = [];
+  for (let n = 0; n < 3; n++) await instance(t, turns, redis, { lasts: 60_000 });
+  await has(turns, 1);
+  const [key] = await client.keys("*#lease#*");
+  const { metric } = metrics(turns[0].by);
+  for (let round = 0; round < 8; round++) {
+    // The others ask at times of their own, and one of them finds it missing.
+    const end = Date.now() + PERIOD / 2;
+    while (Date.now() < end) await client.del(key);
+    const skipped = await metric("stickyport_turns_skipped_total");
+    await until("it goes on", async () => (await metric("stickyport_turns_skipped_total")) >= skipped + 2);
+  }
+  assert.deepEqual(turns.map(({ end }) => end), [undefined]);
 });
 
 test("an instance alone takes every turn", { timeout: 60_000 }, async (t) => {
