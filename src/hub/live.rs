@@ -275,7 +275,7 @@ impl Live {
         }
         if let Some(far) = self.far.as_ref().filter(|_| !flags.volatile) {
             let encode = |offset: &str| flags.packets(far.parser().event(&self.name, None, name, &args.and(offset)));
-            let sockets = far.send(|| self.select(target), encode);
+            let sockets = far.send(target, || self.select(target), encode);
             sockets.iter().for_each(|socket| self.notify_outgoing(socket, name, args));
             return;
         }

@@ -55,7 +55,8 @@ struct Place {
 }
 
 struct Logged {
-    offset: Offset,
+    /// Of one that has a place of its own.
+    offset: Option<Offset>,
     target: Target,
     packets: Vec<Encoded>,
 }
@@ -81,6 +82,8 @@ struct Restored {
     heard: Offset,
     until: Offset,
     missed: Vec<Encoded>,
+    /// How many events were remembered when it asked.
+    before: usize,
     _coming: Coming,
 }
 
@@ -160,10 +163,11 @@ impl Far {
     }
 
     async fn restore(&self, pid: String, offset: Option<String>, limit: usize) -> Result<Trace, &'static str> {
-        let (coming, until) = {
+        let (coming, until, before) = {
             let mut state = self.lock();
             state.coming += 1;
-            (Coming(Weak::clone(&self.this)), state.heard.max(self.archive.heard(&self.namespace)))
+            let until = state.heard.max(self.archive.heard(&self.namespace));
+            (Coming(Weak::clone(&self.this)), until, state.log.len())
         };
         let pid_of_it = Pid::from(&*pid);
         let restored = Arc::clone(&self.archive).restore(&self.namespace, pid, offset, until, limit);
@@ -176,7 +180,7 @@ impl Far {
             flags.packets(self.parser.event(&self.namespace, None, &name, &args.and(&offset.to_string())))
         };
         let missed = missed.into_iter().flat_map(packets).collect();
-        let restored = Restored { is_vouched, heard, until, missed, _coming: coming, session };
+        let restored = Restored { is_vouched, heard, until, missed, before, _coming: coming, session };
         Ok(Trace::new(pid_of_it, Some(restored)))
     }
 
@@ -192,19 +196,12 @@ impl Far {
         state.heard = offset;
         let mut sockets = select();
         sockets.retain(|socket| socket.trace().is_none_or(|trace| trace.heard.get().is_none_or(|heard| *heard < offset)));
-        let is_kept = state.coming > 0;
-        if !is_kept && sockets.is_empty() {
+        if state.coming == 0 && sockets.is_empty() {
             return sockets;
         }
         let Some(packets) = encode(&offset.to_string()) else { return Vec::new() };
         let departing: Vec<&Socket> = sockets.iter().filter(|socket| socket.line_up_far(&packets)).collect();
-        if is_kept {
-            state.bytes += weigh_event(target, &packets);
-            // Beyond it nobody who is coming gets in, and all of it is forgotten.
-            if state.bytes <= self.limit {
-                state.log.push(Logged { offset, target: target.clone(), packets });
-            }
-        }
+        self.log(&mut state, Some(offset), target, packets);
         drop(state);
         // The order is settled: whoever speaks next does not wait for the network.
         departing.iter().for_each(|socket| socket.session().depart());
@@ -214,19 +211,33 @@ impl Far {
     /// Sends an event that has no place of its own, and so names the one before.
     pub(in crate::hub) fn send(
         &self,
+        target: &Target,
         select: impl FnOnce() -> Vec<Socket>,
         encode: impl FnOnce(&str) -> Vec<Encoded>,
     ) -> Vec<Socket> {
-        let state = self.lock();
+        let mut state = self.lock();
         let sockets = select();
-        if sockets.is_empty() {
+        if state.coming == 0 && sockets.is_empty() {
             return sockets;
         }
         let packets = encode(&state.heard.max(self.archive.heard(&self.namespace)).to_string());
         let departing: Vec<&Socket> = sockets.iter().filter(|socket| socket.line_up_far(&packets)).collect();
+        self.log(&mut state, None, target, packets);
         drop(state);
         departing.iter().for_each(|socket| socket.session().depart());
         sockets
+    }
+
+    /// Remembers an event while somebody is coming.
+    fn log(&self, state: &mut State, offset: Option<Offset>, target: &Target, packets: Vec<Encoded>) {
+        if state.coming == 0 {
+            return;
+        }
+        state.bytes += weigh_event(target, &packets);
+        // Beyond it nobody who is coming gets in, and all of it is forgotten.
+        if state.bytes <= self.limit {
+            state.log.push(Logged { offset, target: target.clone(), packets });
+        }
     }
 
     /// Lets a socket in with `greet`, which is given what it missed; no event is heard meanwhile. `None` says that it stays out.
@@ -248,9 +259,13 @@ impl Far {
                 }
                 let rooms: HashSet<&Room> = restored.session.rooms.iter().collect();
                 let first = restored.until.max(restored.heard);
-                let since = state.log.iter().filter(|logged| logged.offset > first && logged.target.reaches(&rooms));
+                let is_missed = |(index, logged): &(usize, &Logged)| {
+                    logged.offset.map_or(*index >= restored.before, |offset| offset > first) && logged.target.reaches(&rooms)
+                };
+                let since = state.log.iter().enumerate().filter(is_missed);
+                let since: Vec<_> = since.flat_map(|(_, logged)| logged.packets.iter().cloned()).collect();
                 missed.append(&mut restored.missed);
-                missed.extend(since.flat_map(|logged| logged.packets.iter().cloned()));
+                missed.extend(since);
                 if missed.iter().map(Encoded::weight).sum::<usize>() > limit {
                     return None;
                 }

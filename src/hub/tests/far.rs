@@ -107,8 +107,14 @@ async fn what_is_heard_while_middlewares_are_asked_is_not_lost_and_does_not_come
     tape.play(&server);
     server.io.to("blue").emit("not for it", ()).expect("sent");
     server.io.to("red").emit("3", ()).expect("sent");
+    // While the cluster is away nothing has a place of its own.
+    tape.is_away.store(true, Relaxed);
+    server.io.to("red").emit("directly", ()).expect("sent");
+    server.io.to("blue").emit("not for it", ()).expect("sent");
+    tape.is_away.store(false, Relaxed);
     gate.add_permits(1);
-    assert_eq!(told(&mut client).await, [r#"2["1","2-0"]"#.to_owned(), r#"2["2","3-0"]"#.to_owned(), me.welcome()]);
+    let expected = [r#"2["1","2-0"]"#, r#"2["2","3-0"]"#, r#"2["directly","3-0"]"#, &me.welcome()];
+    assert_eq!(told(&mut client).await, expected);
     tape.play(&server);
     assert_eq!(client.hear().await, r#"2["3","5-0"]"#);
 }
