@@ -17,7 +17,11 @@ import { event, until } from "./lib/waiting.mjs";
 const root = scratch();
 const folder = () => mkdtempSync(join(root, "part-"));
 const redis = await new Redis(folder()).start();
-after(() => redis.stop());
+const kept = await createClient({ url: redis.url }).connect();
+after(async () => {
+  await kept.close();
+  await redis.stop();
+});
 const KEEP = 60_000;
 const recovery = { connectionStateRecovery: { maxDisconnectionDuration: KEEP } };
 let cluster = 0;
@@ -62,6 +66,14 @@ async function wanderer(t, member, rooms = []) {
   return { client, line, heard };
 }
 
+const pidOf = (member, { id }) => member.child.events.find(({ t, sid }) => t === "connection" && sid === id).pid;
+
+/** What Redis keeps of a client. */
+async function record(pid) {
+  const text = await kept.get(`sio:session:${pid}`);
+  return text && decode(Buffer.from(text, "base64"));
+}
+
 const bytes = (...values) => ({ $bin: Buffer.from(values).toString("base64") });
 
 describe("a client comes back", () => {
@@ -74,8 +86,10 @@ describe("a client comes back", () => {
         first.child.say({ c: "data", nsp: "/", sid: id, data: { name: "é", n: [1] } });
         speaker.op("emit", { args: ["before", 1] });
         await until("it hears", () => heard.length === 1);
-        // A change is written a little later.
-        await new Promise((resolve) => setTimeout(resolve, 150));
+        // Ours writes a change a little later, Node's when the client has gone.
+        const pid = pidOf(first, client);
+        if (from === "ours") await until("it is written", async () => (await record(pid))?.data.name);
+        else await first.join(client, ["red"]);
         const gone = event(client, "disconnect");
         if (death === "its line broke") {
           line.destroy();
@@ -112,7 +126,8 @@ describe("a client comes back", () => {
     const [first, second] = await start(t, ["ours", "ours"]);
     const { client, line, heard } = await wanderer(t, first);
     const { id } = client;
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    const pid = pidOf(first, client);
+    await until("it is written", () => record(pid));
     await first.kill();
     line.destroy();
     second.op("emit", { args: ["missed"] });
@@ -159,8 +174,8 @@ describe("a client comes back", () => {
     const [first, second] = await start(t, ["ours", "ours"]);
     second.child.say({ c: "nsp", nsp: "/other" });
     const { client } = await wanderer(t, first);
-    const { pid } = await first.child.events.find(({ t, sid }) => t === "connection" && sid === client.id);
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    const pid = pidOf(first, client);
+    await until("it is written", () => record(pid));
     const thief = io(`${second.url}/other`, { transports: ["websocket"], forceNew: true, reconnection: false, auth: { pid } });
     t.after(() => thief.disconnect());
     await event(thief, "connect");
@@ -196,17 +211,11 @@ describe("a client is told what was said before it is sent away", () => {
 
 test("a session is kept as Node keeps it, from the beginning to the end", { timeout: 60_000 }, async (t) => {
   const [ours, theirs] = await start(t, ["ours", "reference"]);
-  const kept = await createClient({ url: redis.url }).connect();
-  t.after(() => kept.close());
-  const record = async (pid) => {
-    const text = await kept.get(`sio:session:${pid}`);
-    return text && decode(Buffer.from(text, "base64"));
-  };
   const sessions = [];
   for (const member of [ours, theirs]) {
     const { client, line } = await wanderer(t, member, ["red"]);
     const { id } = client;
-    const { pid } = member.child.events.find(({ t, sid }) => t === "connection" && sid === id);
+    const pid = pidOf(member, client);
     member.child.say({ c: "data", nsp: "/", sid: id, data: { a: [1, "é", null, 1.5] } });
     if (member === ours) {
       const changed = Date.now();
@@ -225,7 +234,7 @@ test("a session is kept as Node keeps it, from the beginning to the end", { time
   assert.deepEqual(Object.keys(sessions[0]).slice(0, 4), Object.keys(sessions[1]));
   // Who leaves by itself does not come back.
   const { client } = await wanderer(t, ours);
-  const { pid } = ours.child.events.find(({ t, sid }) => t === "connection" && sid === client.id);
+  const pid = pidOf(ours, client);
   await until("it is written", () => record(pid));
   client.disconnect();
   await until("it is gone", async () => !(await record(pid)));
