@@ -174,7 +174,7 @@ impl Inbound {
 
     fn fence(&self, message: &Bytes) -> Result<(), WireError> {
         let Some(streams) = self.redis.streams.clone() else { return Ok(()) };
-        match Fence::read(message)? {
+        match Fence::read(message, &self.bounds)? {
             Fence::Free { id } => streams.fences.answered(&id),
             Fence::Release { namespace, pid, id, from } => {
                 let (io, channel) = (self.io.clone(), self.redis.fence_channel(&from));

@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep_until};
 const DELAY: Duration = Duration::from_millis(20);
 /// What one round trip takes at most.
 const BATCH: usize = 500;
+/// How many answers may wait for what is written before them.
+const ANSWERS: usize = 10_000;
 
 /// The sessions of this node's clients.
 #[derive(Debug)]
@@ -221,8 +223,11 @@ impl Sessions {
     /// Publishes something when all that is to be written by now is.
     pub(in crate::cluster) fn then(&self, channel: String, message: Vec<u8>) {
         let mut state = self.lock();
-        state.then.push((channel, message));
-        self.soon(state);
+        // Whoever is not answered goes on after a while.
+        if state.then.len() < ANSWERS {
+            state.then.push((channel, message));
+            self.soon(state);
+        }
     }
 
     /// Waits until something is to be written.
