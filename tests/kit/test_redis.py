@@ -73,6 +73,20 @@ class Redis(unittest.TestCase):
         return run(*cls.command(password), *command)
 
 
+class Unread(unittest.TestCase):
+    def test_a_configuration_is_unread_that_is_younger_than_the_process(self):
+        with tempfile.TemporaryDirectory() as folder:
+            systemctl, file = pathlib.Path(folder, "systemctl"), pathlib.Path(folder, "redis.conf")
+            file.touch()
+            os.utime(file, (1_000_000_000.5, 1_000_000_000.5))
+            for began, said in (("Sun 2001-09-09 01:46:40.400000 UTC", f"{file}\n"), ("Sun 2001-09-09 01:46:40.600000 UTC", ""), ("", "")):
+                systemctl.write_text(f"#!/bin/sh\necho {began}\n")
+                systemctl.chmod(0o755)
+                environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+                done = subprocess.run(["sh", ROLES / "stickyport_redis/files/unread", "a.service", file], capture_output=True, text=True, env=environment)
+                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, said, ""))
+
+
 class Password(unittest.TestCase):
     def test_one_that_is_missing_or_short_or_would_break_a_url_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
