@@ -105,6 +105,18 @@ class Limits(unittest.TestCase):
                 said = fleet.play("drain.yml", "-e", "stickyport_drain=app2", "--limit", limit, real=["preflight.yml"]).refused()
                 self.assertIn("run it without --limit", said)
 
+    def test_one_without_redis_is_refused_too(self):
+        with Fleet() as fleet:
+            fleet.inventory["stickyport_redis"] = {"hosts": {"cache": {"ansible_host": "10.0.0.9"}}}
+            said = fleet.play("deploy.yml", "--limit", "stickyport_app,stickyport_proxy", real=["preflight.yml"]).refused()
+            self.assertIn("cache would be left out, and nothing was touched: run it without --limit", said)
+
+    def test_a_drain_that_takes_longer_than_it_may_is_refused(self):
+        with Fleet() as fleet:
+            fleet.host("app2")["stickyport_config"] = {"drain_timeout": "1m"}
+            said = fleet.play("drain.yml", "-e", "stickyport_drain=app2", real=["preflight.yml"]).refused()
+            self.assertIn("app2: stickyport_drain_wait is 60 s, and a drain takes drain_timeout, 60 s: set it to 90.", said)
+
     def test_an_inventory_without_the_groups_is_refused(self):
         with Fleet() as fleet:
             fleet.inventory = {"servers": fleet.inventory["stickyport_app"]}

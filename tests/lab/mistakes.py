@@ -69,6 +69,6 @@ BAD_INPUT = [
     BadInput("a port in use", lambda inventory: inventory["stickyport_app"]["vars"].update(stickyport_instances_per_host=3), ("app2", "3133")),
     BadInput("a mistyped setting", lambda inventory: settings(inventory)["engine"].update(ping_intervall="5s"), ("ping_intervall",)),
     BadInput("a time without a unit", lambda inventory: settings(inventory)["engine"].update(ping_interval=25), ("engine.ping_interval: found 25, expected a duration",)),
-    BadInput("a drain that systemd would cut short", lambda inventory: settings(inventory).update(drain_timeout="60s"), ("Nothing was touched", "TimeoutStopSec=75")),
+    BadInput("a drain that systemd would cut short", lambda inventory: settings(inventory).update(drain_timeout="50s"), ("Nothing was touched", "TimeoutStopSec=65")),
     BadInput("a directive that systemd does not know", lambda inventory: app2(inventory).update(stickyport_unit_overrides={"Service": {"MemoryMaxx": "2G"}}), ("app2: systemd does not take the units", "MemoryMaxx")),
 ]
