@@ -74,6 +74,12 @@ def chosen(text, host, count):
     return [instance for instance in range(int(count)) if host in names or f"{host}:{instance}" in names]
 
 
+def drained(nodes, text):
+    """The numbers of the nodes that such a list means."""
+    names = [name.strip() for name in text.split(",")]
+    return [each["node"] for each in nodes if each["host"] in names or f"{each['host']}:{each['instance']}" in names]
+
+
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 BYTES = {"": 1, "B": 1, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 
@@ -108,6 +114,7 @@ class FilterModule:
         return {
             "stickyport_address": address,
             "stickyport_chosen": chosen,
+            "stickyport_drained": drained,
             "stickyport_differing": differing,
             "stickyport_node": node,
             "stickyport_nodes": nodes,

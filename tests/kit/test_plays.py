@@ -263,6 +263,13 @@ class Pool(unittest.TestCase):
             self.assertIn("stickyport_nginx_pool_slots is 3, and there are 4 instances: set it to 8", said)
 
 
+class Nobody(unittest.TestCase):
+    def test_to_drain_all_is_refused(self):
+        with Fleet() as fleet:
+            said = fleet.play("drain.yml", "-e", "stickyport_drain=app1,app2").refused()
+            self.assertIn("No instance would be left for new clients, and nothing was changed: name fewer in stickyport_drain", said)
+
+
 class Status(unittest.TestCase):
     def test_a_host_that_is_down_hides_none_of_the_others(self):
         with Fleet() as fleet:

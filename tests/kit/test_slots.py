@@ -66,6 +66,9 @@ class Nodes(unittest.TestCase):
     def test_a_host_and_one_of_its_instances_can_be_chosen(self):
         for text, host, chosen in [("a", "a", [0, 1, 2]), ("a:1", "a", [1]), ("b:0, a:2", "a", [2]), ("b", "a", [])]:
             self.assertEqual(stickyport.chosen(text, host, 3), chosen, (text, host))
+        nodes = [stickyport.node(instance, host, "", number) for number, host in enumerate("ab") for instance in range(3)]
+        for text, drained in [("a", [0, 1, 2]), ("a:1", [1]), ("b:0, a:2", [2, 32]), ("", [])]:
+            self.assertEqual(stickyport.drained(nodes, text), drained, text)
 
 
 class Settings(unittest.TestCase):

@@ -1,12 +1,14 @@
 """The way back of an instance that does not come up: whatever goes wrong, it has the settings and the link that it was last seen to work with."""
 
 import hashlib
+import http.server
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
 UP = pathlib.Path(__file__).resolve().parents[2] / "ansible/roles/stickyport/files/up.py"
@@ -15,6 +17,30 @@ HERE = "import grp, os\ngrp.getgrnam = lambda _: grp.getgrgid(os.getgid())\nos.c
 # No file can be written.
 FULL = HERE + "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
 WORKED, WANTED = "drain_timeout = \"3s\"\n", "drain_timeout = \"4s\"\n"
+
+
+class Ready:
+    """Somebody who answers /readyz; gives his port."""
+
+    def __init__(self, status):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps({"status": status}).encode())
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever).start()
+        return self.server.server_port
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class WayBack(unittest.TestCase):
@@ -54,6 +80,15 @@ class WayBack(unittest.TestCase):
         self.assertIn("cannot be given the files of before", self.bring_up(FULL)["fate"])
         self.assertEqual(self.settings.read_text(), "# interrupted\n")
 
+    def test_one_that_serves_without_redis_says_so(self):
+        (self.folder / "systemctl").write_text("#!/bin/sh\ntrue\n")
+        (self.folder / "systemctl").chmod(0o755)
+        for words, is_degraded in (("degraded", True), ("ok", False)):
+            with self.subTest(words), Ready(words) as port:
+                here = HERE + f"os.environ['PATH'] = '{self.folder}:' + os.environ['PATH']\nreal, os.readlink = os.readlink, lambda path: os.path.realpath('{self.link}/stickyport') if path.startswith('/proc') else real(path)\n"
+                said = self.bring_up(here, port)
+                self.assertEqual((said["why"], said["degraded"]), ("", is_degraded))
+
     def refuses(self):
         self.file("opt/stickyport/releases/b/stickyport", "#!/bin/sh\nexit 1\n")
 
@@ -66,10 +101,11 @@ class WayBack(unittest.TestCase):
         path.write_text(text)
         return path
 
-    def bring_up(self, here=HERE):
+    def bring_up(self, here=HERE, port=3131):
         program = UP.read_text()
         for path in ("/opt/stickyport", "/etc/stickyport", "/var/lib/stickyport", "/etc/systemd"):
             program = program.replace(f'"{path}', f'"{self.folder}{path}')
+        program = program.replace("3131 + number", str(port))
         asked = {"instance": 0, "release": "b", "settings": WANTED, "port": "", "unit": "unit", "starts": True, "serves": True, "wait": 0, "settle": 0}
         done = subprocess.run([sys.executable, "-c", here + program], input=json.dumps(asked), capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)

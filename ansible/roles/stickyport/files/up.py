@@ -3,8 +3,8 @@ seen to work; all of it happens here, so that no lost connection leaves an insta
 
 Standard input: {"instance": NUMBER, "release": NAME, "settings": TEXT, "port": TEXT, "unit": CHECKSUM, "starts": BOOL, "serves": BOOL, "wait": SECONDS,
 "settle": SECONDS}
-Standard output: {"why": TEXT, "fate": TEXT, "new": BOOL, "touched": BOOL, "words": [LINE]}: why it does not run the release, or nothing; what it is now;
-whether there is nothing to go back to; whether its process was touched; the last that it said
+Standard output: {"why": TEXT, "fate": TEXT, "new": BOOL, "touched": BOOL, "words": [LINE], "degraded": BOOL}: why it does not run the release, or nothing; what it is now;
+whether there is nothing to go back to; whether its process was touched; the last that it said; whether it serves without Redis
 """
 
 import grp
@@ -109,9 +109,9 @@ class Instance:
 
     def wait_until_it_takes_clients(self):
         deadline = time.monotonic() + self.asked["wait"]
-        while (answer := ready(self.port)) != 200:
+        while (answer := ready(self.port))[0] != 200:
             if time.monotonic() > deadline:
-                raise Refused(f"it was started, but after {self.asked['wait']} s port {self.port} does not answer /readyz: {answer}")
+                raise Refused(f"it was started, but after {self.asked['wait']} s port {self.port} does not answer /readyz: {answer[0] or answer[1]}")
             time.sleep(0.2)
 
     def main_process(self):
@@ -149,17 +149,19 @@ def main():
     except (Refused, OSError) as reason:
         words, why = instance.last_words(), str(reason)
         fate = instance.go_back()
-    print(json.dumps({"why": why, "fate": fate, "new": instance.old == "", "touched": instance.touched, "words": words}))
+    is_degraded = instance.touched and "degraded" in str(ready(instance.port)[1])
+    print(json.dumps({"why": why, "fate": fate, "new": instance.old == "", "touched": instance.touched, "words": words, "degraded": is_degraded}))
 
 
 def ready(port):
-    """The status that /readyz answers, or what came instead."""
+    """The status that /readyz answers and its words; no status, and what came instead."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:
-        return error
+        return None, error
     finally:
         connection.close()
 
