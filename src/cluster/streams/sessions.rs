@@ -499,12 +499,12 @@ mod tests {
             let rooms = Arc::new(AtomicUsize::new(1));
             let pid: &'static str = Box::leak(number.to_string().into_boxed_str());
             begin(&sessions, pid, &rooms);
-            if number < 50 {
+            if number >= 50 {
                 sessions.take();
             }
             sessions.forget(&Pid::from(pid));
             // Of whom Redis has never heard nothing is to be deleted.
-            assert!(number < 50 || !sessions.lock().gone.contains_key(&Pid::from(pid)));
+            assert!(number >= 50 || kept(&sessions) == (0, 0));
         }
         let (count, bytes) = kept(&sessions);
         assert!(count > 0 && bytes <= 2_000, "{count} {bytes}");
