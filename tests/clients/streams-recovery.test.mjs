@@ -89,7 +89,7 @@ describe("a client comes back", () => {
         // Ours writes a change a little later, Node's when the client has gone.
         const pid = pidOf(first, client);
         if (from === "ours") await until("it is written", async () => (await record(pid))?.data.name);
-        else await first.join(client, ["red"]);
+        else await first.result("fetchSockets");
         const gone = event(client, "disconnect");
         if (death === "its line broke") {
           line.destroy();
