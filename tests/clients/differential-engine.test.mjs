@@ -140,6 +140,11 @@ class Server extends Child {
     return server;
   }
 
+  say(command) {
+    covered.commands.add(command.c);
+    super.say(command);
+  }
+
   /** Notes what was seen, and gives it back. */
   note(what, value) {
     this.wire.push({ [what]: value });
@@ -270,6 +275,7 @@ class Socket {
 }
 
 const scripts = new Set();
+const covered = { options: new Set(), events: new Set(), commands: new Set() };
 
 /** A script: what it is about, the server's options, and what happens. */
 function script(name, options, play) {
@@ -280,12 +286,14 @@ function script(name, options, play) {
     const status = server.program.isRunning ? await server.stop() : await server.program.exited;
     // In the order in which they came; a custom id is the same in both.
     const sids = [...new Set(server.events.filter((event) => event.t === "connection").map((event) => event.sid))];
+    server.events.forEach(({ t }) => covered.events.add(t));
     const isHidden = ({ sid, cb }) => cb === "obeyed" || (sid !== undefined && sid === witness?.sid);
     const names = [[`:${server.port}`, ":<port>"], ...sids.map((sid, index) => [sid, `<sid ${index + 1}>`])];
     const events = server.events.filter((event) => event.t !== "listening" && !isHidden(event)).map(({ headers, ...event }) => (headers ? { ...event, headers: told(headers) } : event));
     return rename({ events, wire: server.wire, status }, names);
   };
   scripts.add(name);
+  Object.keys(options).forEach((option) => covered.options.add(option));
   compare(name, COMMANDS, run, DEVIATIONS.filter((deviation) => deviation.script === name).flatMap(({ differences }) => differences));
 }
 
@@ -980,6 +988,15 @@ script("it ends with its standard input", {}, async (server) => {
   await server.poller();
   server.program.child.stdin.end();
   await server.ended();
+});
+
+test("every option, event and command of the protocol is in a script", () => {
+  const options = ["pingInterval", "pingTimeout", "upgradeTimeout", "maxHttpBufferSize", "transports", "allowUpgrades", "httpCompression", "perMessageDeflate", "cookie", "cors", "allowEIO3", "initialPacket", "path", "addTrailingSlash", "destroyUpgrade", "allowRequest", "generateId"];
+  const events = ["listening", "connection", "message", "close", "upgrading", "upgrade", "heartbeat", "connection_error", "sent", "allowRequest", "generateId"];
+  const commands = ["send", "close", "closeAll", "answer", "stop"];
+  for (const [kind, names] of Object.entries({ options, events, commands })) {
+    for (const name of names) assert.ok(covered[kind].has(name), `${kind}: ${name}`);
+  }
 });
 
 test("every deviation is one of a script's", () => {
