@@ -157,7 +157,8 @@ impl Lease {
                 let done = turn.map_or(last.map_or(0, |last| last.done), |number| (number + 1) * millis(*period));
                 let held = Held { token, until: asked + *length, done };
                 *last = Some(held);
-                let again = Instant::now() + wait + MOMENT;
+                // Of a lease whose answer came late little is left, and it is renewed before that ends.
+                let again = (Instant::now() + wait + MOMENT).min(held.until - soon);
                 // An answer that took longer than the lease says nothing any more.
                 let is_valid = Instant::now() < held.until;
                 Answer { held: is_valid.then_some(held), turn: turn.filter(|_| is_valid), again }
