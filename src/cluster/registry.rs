@@ -1,7 +1,7 @@
 //! Who is in the fleet: each node's number, address and state in Redis, and who a number belongs to.
 //!
 //! A number is claimed by a key that expires, `stickyport#<prefix>#number#<node>`, so that of two nodes that were given the same one the second learns it.
-//! What a node says of itself stands in `stickyport#<prefix>#node#<uid>`; which of those there are, and who of them is alive, says the key of the [members](super::members).
+//! What a node says of itself stands in `stickyport#<prefix>#node#<uid>`; which of those there are, and who of them is alive, says the key of the [members].
 
 use super::link;
 use super::members::{self, LIFETIME, MEMORY, Member};
