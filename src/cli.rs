@@ -4,7 +4,7 @@ mod emit;
 mod nodes;
 
 use crate::check::{self, Inputs};
-use crate::cluster;
+use crate::cluster::{self, Survey};
 use crate::config::{self, Config, Flag, Loaded, Sources};
 use crate::http::listen::ListenError;
 use clap::{Args, Parser, Subcommand};
@@ -134,6 +134,9 @@ struct Check {
     /// Clients that are planned for, of the whole fleet; without it capacity is left out
     #[arg(long, value_name = "N", default_value_t = 0)]
     clients: u64,
+    /// Do not ask the Redis of redis.url what it is like; where the way to it is not the instances'
+    #[arg(long)]
+    offline: bool,
     /// Print an object for machines
     #[arg(long)]
     json: bool,
@@ -144,7 +147,7 @@ struct Check {
 
 const CHECK_EXIT_CODES: &str = "\
 Exit codes:
-   0  nothing found
+   0  nothing found, but for notes of what could not be judged
    1  warnings
    2  errors, of which clients will notice something
   64  the command line is wrong, or a file that it names cannot be read";
@@ -176,9 +179,15 @@ impl Check {
             Ok(text) => Ok((path, text)),
             Err(error) => Err(format!("{}: {error}", path.display())),
         };
+        let (config_file, config) = (settings.config.clone(), settings.load());
+        let cluster = config.as_ref().ok().map(|loaded| &loaded.config.redis);
+        let redis = cluster.filter(|options| !options.url.is_empty() && !self.offline);
+        let redis =
+            redis.map(|options| wait_for(Survey::of(options)).map_err(|_| "Redis was not asked".to_owned())).transpose()?;
         Ok(Inputs {
-            config_file: settings.config.clone(),
-            config: settings.load(),
+            config_file,
+            config,
+            redis,
             nginx: self.nginx.into_iter().map(read).collect::<Result<_, _>>()?,
             nginx_before: self.nginx_before.map(read).transpose()?,
             units: self.unit,

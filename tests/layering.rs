@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("systemd", &["shutdown"]),
     ("config", &["protocol", "engine", "hub", "cluster", "http", "telemetry"]),
     ("reload", &["protocol", "http", "config", "telemetry", "systemd"]),
-    ("check", &["config", "http", "shutdown"]),
+    ("check", &["cluster", "config", "http", "shutdown"]),
     ("cli", &["check", "cluster", "config", "http", "hub"]),
     ("server", &["protocol", "engine", "hub", "cluster", "http", "shutdown"]),
 ];

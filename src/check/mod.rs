@@ -1,7 +1,7 @@
 //! `stickyport check`: reads what an operator has set for the program, nginx, systemd, the kernel and a load balancer, and says what does not fit.
 //!
-//! `nginx` and `systemd` read files and keep where everything stands, `host` reads `/proc`, and `rules` is the table of what must hold. Nothing is
-//! bound, started or changed.
+//! `nginx` and `systemd` read files and keep where everything stands, `host` reads `/proc`, and `rules` is the table of what must hold. What the Redis of
+//! a cluster is like has been asked before. Nothing is bound, started or changed.
 
 pub mod balancer;
 mod host;
@@ -14,6 +14,7 @@ pub use balancer::Balancer;
 pub use report::{Finding, Report, Severity};
 pub use rules::table;
 
+use crate::cluster::{Survey, SurveyError};
 use crate::config::{Config, ConfigError, Loaded, Problem};
 use host::Host;
 use nginx::{Directive, Http, Site, Tree, Upstream};
@@ -46,6 +47,8 @@ pub struct Inputs {
     pub balancer_place: PathBuf,
     /// Clients that are planned for, of the whole fleet; 0 leaves capacity out.
     pub clients: u64,
+    /// What is known of the cluster's Redis, or why nothing is.
+    pub redis: Option<Result<Survey, SurveyError>>,
 }
 
 /// Judges all of it.
@@ -79,6 +82,7 @@ pub fn run(inputs: Inputs) -> io::Result<Report> {
         balancer: inputs.balancer,
         balancer_place: Place::whole(inputs.balancer_place),
         clients: inputs.clients,
+        redis: inputs.redis,
         loaded,
     };
     findings.extend(rules::judge(&setup));
@@ -132,6 +136,7 @@ struct Setup<'a> {
     balancer: Balancer,
     balancer_place: Place,
     clients: u64,
+    redis: Option<Result<Survey, SurveyError>>,
 }
 
 impl<'a> Setup<'a> {

@@ -23,6 +23,8 @@ impl Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
+    /// Something could not be judged.
+    Note,
     /// It works, and worse than it could.
     Warning,
     /// Clients will notice, or a credential is given away.
@@ -31,7 +33,11 @@ pub enum Severity {
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Warning { "warning" } else { "error" })
+        f.write_str(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
     }
 }
 
@@ -59,8 +65,10 @@ pub struct Finding {
 pub struct Report {
     /// Mistakes that clients will notice.
     pub errors: usize,
-    /// The others.
+    /// Those that clients will not notice.
     pub warnings: usize,
+    /// What could not be judged, which is no mistake.
+    pub notes: usize,
     /// The worst first.
     pub findings: Vec<Finding>,
 }
@@ -70,8 +78,8 @@ impl Report {
         findings.sort_by(|one, other| {
             other.severity.cmp(&one.severity).then_with(|| (&one.file, one.line).cmp(&(&other.file, other.line)))
         });
-        let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-        Self { errors, warnings: findings.len() - errors, findings }
+        let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+        Self { errors: count(Severity::Error), warnings: count(Severity::Warning), notes: count(Severity::Note), findings }
     }
 
     /// Text for the reader.
@@ -83,9 +91,10 @@ impl Report {
                 .expect("a string takes everything");
         }
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let notes = if self.notes == 0 { String::new() } else { format!(", {}", plural(self.notes, "note")) };
         text + &match (self.errors, self.warnings) {
-            (0, 0) => "nothing found\n".to_owned(),
-            (errors, warnings) => format!("{}, {}\n", plural(errors, "error"), plural(warnings, "warning")),
+            (0, 0) => format!("nothing found{notes}\n"),
+            (errors, warnings) => format!("{}, {}{notes}\n", plural(errors, "error"), plural(warnings, "warning")),
         }
     }
 

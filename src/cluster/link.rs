@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long Redis may take to answer before it counts as gone.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// So often it is given a sign of life, which it has to answer.
 const BEAT: Duration = Duration::from_secs(3);
 /// How long what it has said last may take to be read when it has gone.
@@ -464,7 +464,7 @@ async fn next_entries(redis: &Redis) -> Vec<(usize, streams::Fields)> {
 }
 
 /// Whether Redis is there and does not do this one thing; not that it does nothing at the moment, or nothing for this connection.
-fn is_refused(error: &RedisError) -> bool {
+pub(super) fn is_refused(error: &RedisError) -> bool {
     use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly};
     match error.kind() {
         ErrorKind::Server(kind) => !matches!(kind, BusyLoading | ClusterDown | MasterDown | ReadOnly),
@@ -474,7 +474,7 @@ fn is_refused(error: &RedisError) -> bool {
 }
 
 /// Whether the user whom this node is may not do that, which no other connection changes.
-fn is_forbidden(error: &RedisError) -> bool {
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.code() == Some("NOPERM")
 }
 

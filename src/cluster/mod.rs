@@ -15,6 +15,7 @@ mod questions;
 mod redis;
 mod registry;
 mod streams;
+mod survey;
 pub mod wire;
 
 pub use emitter::{Emission, Emitter, EmitterError};
@@ -22,3 +23,4 @@ pub use options::{Options, Protocol};
 pub use periodic::{Periodic, Turn};
 pub use redis::{Redis, UrlError};
 pub use registry::{Fleet, FleetError, NodeInfo, NodeState};
+pub use survey::{Buffer, Obstacle, Survey, SurveyError};

@@ -2,6 +2,7 @@
 
 mod balancer;
 mod capacity;
+mod cluster;
 mod pool;
 mod requests;
 mod times;
@@ -9,7 +10,7 @@ mod units;
 
 use super::Setup;
 use super::report::{Finding, Place, Severity};
-use Severity::{Error, Warning};
+use Severity::{Error, Note, Warning};
 
 /// One thing that must hold.
 struct Rule {
@@ -113,6 +114,19 @@ const RULES: &[Rule] = &[
     rule("socket-port", Error, "stickyport@N.socket listens on base_port + N", units::socket_port),
     rule("socket-listed", Error, "Sockets= names the shared socket", units::socket_listed),
     rule("socket-service", Error, "the shared socket starts no instance", units::socket_service),
+    // The Redis of a cluster.
+    rule("redis-reachable", Error, "Redis is there, and takes instances in", cluster::reachable),
+    rule("redis-version", Error, "it is Redis 6.0 or newer", cluster::version),
+    rule("redis-role", Error, "it is a master, and no shard or sentinel", cluster::role),
+    rule("redis-acl", Error, "its user may do what instances do", cluster::acl),
+    rule("redis-writer", Warning, "over streams, a connection that has gone can be ended", cluster::writer),
+    rule("redis-eviction", Error, "over streams, maxmemory-policy is noeviction", cluster::eviction),
+    rule("redis-forgets", Warning, "without streams, it is noeviction, too", cluster::forgetting),
+    rule("redis-memory", Warning, "over streams, maxmemory has room for streams and sessions", cluster::memory),
+    rule("redis-buffer", Error, "a message of engine.max_payload < client-output-buffer-limit pubsub", cluster::buffer),
+    rule("redis-bursts", Warning, "what may come at once <= client-output-buffer-limit pubsub", cluster::bursts),
+    rule("redis-latency", Warning, "it answers in 20ms, and in a hundredth of redis.request_timeout", cluster::latency),
+    rule("redis-unseen", Note, "its user may see what is to be judged", cluster::unseen),
 ];
 
 /// The names, severities and sentences of all rules, a line each.

@@ -38,6 +38,11 @@ impl Keys {
         Self { names, count, length: options.stream_length }
     }
 
+    /// The keys of all streams.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// Which of the streams is a namespace's.
     pub(super) fn place(&self, namespace: &str) -> usize {
         let hash = namespace.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(unit.into()));

@@ -1,10 +1,15 @@
-// A Redis of one suite's own, which keeps nothing.
+// A Redis or Valkey of one suite's own, which keeps nothing.
 
-import { Program, freePorts } from "./servers.mjs";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Program, REPOSITORY, freePorts } from "./servers.mjs";
+
+/** What is started: `STICKYPORT_REDIS=…/valkey-server` makes it Valkey. */
+const SERVER = process.env.STICKYPORT_REDIS || "redis-server";
 
 export class Redis {
-  constructor(folder) {
-    this.folder = folder;
+  constructor(folder, server = SERVER) {
+    Object.assign(this, { folder, server });
   }
 
   get url() {
@@ -13,7 +18,7 @@ export class Redis {
 
   async start(...flags) {
     this.port ??= await freePorts(1);
-    const command = ["redis-server", "--port", `${this.port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", this.folder];
+    const command = [this.server, "--port", `${this.port}`, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", this.folder];
     this.program = new Program(this.folder, `redis-${this.port}`, [...command, ...flags]);
     await this.program.listensOn(this.port);
     return this;
@@ -38,4 +43,12 @@ export class Redis {
       await this.program.stop();
     }
   }
+}
+
+/** What README.md says that the ACL user of a cluster with that adapter needs. */
+export function documented(adapter) {
+  const text = readFileSync(join(REPOSITORY, "README.md"), "utf8").replace(/\s+/g, " ");
+  const [, rules] = text.match(/the ACL user needs `([^`]+)`/);
+  if (adapter === "redis") return rules;
+  return `${rules} ${text.match(/The ACL user needs `([^`]+)` besides/)[1]}`;
 }
