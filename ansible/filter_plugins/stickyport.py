@@ -107,6 +107,12 @@ def differing(contents, checksums):
     return {path: content for path, content in contents.items() if checksums[path] != (hashlib.sha256(content.encode()).hexdigest() if content else "")}
 
 
+def sentence(finding):
+    """What `stickyport check` has found, for an operator whose settings are in the inventory."""
+    place = finding["file"].replace("/dev/stdin", "stickyport_config")
+    return f"{place}: {finding['value']}: {finding['effect']}; {finding['mend']}"
+
+
 class FilterModule:
     """What ansible looks for."""
 
@@ -119,6 +125,7 @@ class FilterModule:
             "stickyport_node": node,
             "stickyport_nodes": nodes,
             "stickyport_seconds": seconds,
+            "stickyport_sentence": sentence,
             "stickyport_size": size,
             "stickyport_slots": slots,
             "stickyport_table": table,

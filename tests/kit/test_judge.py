@@ -15,7 +15,7 @@ FINDINGS = [
 # Answers as `stickyport check --json` would, about the folder that it is given.
 RELEASE = """#!/usr/bin/python3
 import os, sys
-assert sys.argv[1:3] == ["check", "--json"] and sys.argv[-1] == "--a-flag", sys.argv
+assert sys.argv[1:4] == ["check", "--json", "--offline"] and sys.argv[-1] == "--a-flag", sys.argv
 settings = sys.argv[sys.argv.index("--config") + 1]
 assert open(settings).read() == "node = 1" and "STICKYPORT_NODE" not in os.environ
 folder = os.path.dirname(settings)

@@ -64,6 +64,7 @@ asked = json.load(sys.stdin)
 seen = {"program": False, "active": False, "included": False, "unread": False, "stale": False, "foreign": [], "refusal": "", "printed": "", "files": {}}
 print(json.dumps(seen | {"differs": sorted(asked["files"]), "left": sorted(asked["left"]), "surplus": asked["removed"]}))
 """,
+    "cluster.yml": PART.replace("PART", "cluster"),
     "told.yml": PART.replace("PART", "told"),
     "roles/stickyport/tasks/told.yml": """
 - ansible.builtin.template: {src: instance.toml.j2, dest: "{{ root }}/0.toml"}
@@ -362,6 +363,32 @@ class Settings(unittest.TestCase):
             fleet.play("told.yml").done()
             told = (fleet.root("app1") / "0.toml").read_text()
             self.assertIn('[redis]\nurl = "redis://stickyport:secret@[2001:db8::9]:7000"\nprefix = "socket.io"\nrequest_timeout = "2s"', told)
+
+    def test_redis_is_asked_from_each_host_and_an_error_ends_the_play(self):
+        with Fleet() as fleet:
+            fleet.releases(names="a")
+            for host in ("app1", "app2"):
+                fleet.host(host)["stickyport_config"] = {"redis": {"url": "redis://10.0.0.9"}}
+                program = fleet.root(host) / "opt/stickyport/releases/a/stickyport"
+                program.write_text("#!/bin/sh\n[ \"$1 $2 $3\" = 'check --json --config' ] && grep -q 'url = \"redis://10.0.0.9\"' && cat ${0%/*}/said || exit 64\n")
+                program.chmod(0o755)
+                program.with_name("said").write_text('{"findings": []}')
+            asked = ("cluster.yml", "-e", "stickyport_release=a")
+            fleet.play(*asked, changes=True).done()
+            finding = {"severity": "warning", "file": "redis 7 at 10.0.0.9", "line": 0, "value": "it takes 60ms", "effect": "it is slow", "mend": "nearer"}
+            said = fleet.root("app2") / "opt/stickyport/releases/a/said"
+            said.write_text(json.dumps({"findings": [finding]}))
+            self.assertIn("redis 7 at 10.0.0.9: it takes 60ms: it is slow; nearer", fleet.play(*asked, changes=True).done())
+            said.write_text(json.dumps({"findings": [finding | {"severity": "error", "file": "/dev/stdin"}, finding | {"severity": "note", "value": "unseen"}]}))
+            output = fleet.play(*asked, changes=True).refused()
+            self.assertIn("app2: no instance was restarted: stickyport_config: it takes 60ms: it is slow; nearer. To go on", output)
+            self.assertNotIn("unseen", output)
+            fleet.play(*asked, "-e", "stickyport_ask_redis=false", changes=True).done()
+            # What cannot be asked is said, and what need not be is not.
+            said.unlink()
+            self.assertIn("the release cannot be asked about Redis", fleet.play(*asked, changes=True).done())
+            fleet.host("app2")["stickyport_config"] = {}
+            self.assertNotIn("cannot be asked", fleet.play(*asked, changes=True).done())
 
 
 class Rollback(unittest.TestCase):

@@ -1,4 +1,5 @@
-"""Asks a release, on the controller, what does not fit in what is to be deployed. It reads files in a folder of its own, and nothing else.
+"""Asks a release, on the controller, what does not fit in what is to be deployed. It reads files in a folder of its own, and nothing else: the way to
+Redis is the application hosts'.
 
 Standard input: {"program": PATH, "settings": TOML, "units": {NAME: CONTENT}, "nginx": {HOST: PRINTED}, "flags": [FLAG]}
 Standard output: {"errors": [SENTENCE], "warnings": [SENTENCE]}; that it could not be asked is a warning
@@ -24,7 +25,7 @@ def main():
             arguments += ["--nginx", f"{folder}/nginx/{host}"]
         # Settings come from the file alone: the instances do not have the controller's environment.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("STICKYPORT_")}
-        command = [asked["program"], "check", "--json", *arguments, *asked["flags"]]
+        command = [asked["program"], "check", "--json", "--offline", *arguments, *asked["flags"]]
         try:
             said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
             findings = json.loads(said.stdout.replace(f"{folder}/", ""))["findings"]
