@@ -543,7 +543,8 @@ describe("Redis", () => {
     execFileSync("openssl", [...request, "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"], { stdio: "ignore" });
     const tls = await freePorts(1);
     const secured = ["--tls-port", `${tls}`, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"];
-    const guarded = await new Redis(here).start("--requirepass", "right", "--unixsocket", path, ...secured);
+    // Always Redis: the Valkey of the tests is built without TLS.
+    const guarded = await new Redis(here, "redis-server").start("--requirepass", "right", "--unixsocket", path, ...secured);
     const client = await createClient({ url: `redis://:right@127.0.0.1:${guarded.port}` }).connect();
     const allowed = "allchannels ~stickyport#* +@connection +@pubsub +@sortedset +@string +@hash +eval +del +time +pexpire";
     await client.sendCommand(["ACL", "SETUSER", "node", "on", ">secret", ...allowed.split(" ")]);

@@ -40,6 +40,9 @@ function isFree(port) {
   });
 }
 
+/** This environment without what is meant for the tests: the server warns of a variable of its own prefix that it does not know. */
+const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("STICKYPORT_")));
+
 /** A child process that dies with its parent, however that ends; what it prints is kept for when something fails. */
 export class Program {
   constructor(folder, name, command, { stdio = ["ignore", "log", "log"], deathSignal = "KILL", env = {} } = {}) {
@@ -48,7 +51,7 @@ export class Program {
     const log = openSync(this.log, "a");
     this.child = spawn("setpriv", ["--pdeathsig", deathSignal, "--", ...command], {
       stdio: stdio.map((stream) => (stream === "log" ? log : stream)),
-      env: { ...process.env, ...env },
+      env: { ...environment, ...env },
     });
     closeSync(log);
     this.exited = new Promise((resolve) => {
