@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { Emitter } from "@socket.io/redis-emitter";
 import { createClient } from "redis";
+import { broadcasts, bytes, heard } from "./lib/broadcasts.mjs";
 import { Node, listening, subscribed } from "./lib/nodes.mjs";
 import { Redis } from "./lib/redis.mjs";
 import { BINARY, Instance, freePorts, scratch } from "./lib/servers.mjs";
@@ -27,7 +28,7 @@ const four = () => [
   new Node("another of Node's", "reference"),
 ];
 const nodes = four();
-const [ours, others, theirs] = nodes;
+const [, others] = nodes;
 let mark = 0;
 
 before(async () => {
@@ -37,98 +38,8 @@ before(async () => {
 });
 after(() => Promise.all(nodes.map((node) => node.stop())));
 
-/** What each client heard of an action, without the mark that follows it. */
-async function heard(clients, act, end) {
-  for (const client of clients) client.heard.length = 0;
-  await act();
-  const last = `mark ${++mark}`;
-  await end(last);
-  const isMarked = (client) => client.heard.some(([name]) => name === last);
-  await until(() => JSON.stringify(clients.map((client) => client.heard)), () => clients.every(isMarked));
-  return clients.map((client) => client.heard.filter(([name]) => name !== last));
-}
-
 describe("a broadcast", () => {
-  let clients;
-  before(async () => {
-    clients = [];
-    for (const node of nodes) clients.push(await node.client("/", ["all", node.name]), await node.client("/", ["all", "odd"]));
-  });
-  after(() => clients.forEach((client) => client.disconnect()));
-  const first = [0, 2, 4, 6];
-  const odd = [1, 3, 5, 7];
-  const all = [...first, ...odd];
-
-  for (const sender of nodes) {
-    describe(`of ${sender.name}`, () => {
-      const reaches = (what, options, receivers, args = ["x", 1, "é", { a: [true, null, 1.5] }]) =>
-        test(what, async () => {
-          const end = (last) => sender.op("emit", { args: [last] });
-          const lists = await heard(clients, () => sender.op("emit", { args, ...options }), end);
-          const expected = clients.map((_, index) => (receivers.includes(index) ? [args] : []));
-          assert.deepEqual(lists, expected);
-        });
-      reaches("to everyone", {}, all);
-      reaches("to a room", { rooms: ["odd"] }, odd);
-      reaches("to several rooms, once to each", { rooms: ["odd", "all"] }, all);
-      reaches("to the room of one node", { rooms: [theirs.name] }, [4]);
-      reaches("to a room but for others", { rooms: ["all"], except: ["odd", ours.name] }, [2, 4, 6]);
-      reaches("to nobody", { rooms: ["nobody"] }, []);
-      reaches("uncompressed", { flags: { compress: false } }, all);
-      reaches("on its own node only", { flags: { local: true } }, [2 * nodes.indexOf(sender), 2 * nodes.indexOf(sender) + 1]);
-
-      test("with bytes", async () => {
-        const args = ["x", { a: { $bin: Buffer.from([0, 1, 255]).toString("base64") } }, { $bin: "" }];
-        const lists = await heard(clients, () => sender.op("emit", { args }), (last) => sender.op("emit", { args: [last] }));
-        const expected = [["x", { a: Buffer.from([0, 1, 255]) }, Buffer.alloc(0)]];
-        for (const list of lists) assert.deepEqual(list, expected);
-      });
-
-      test("to one socket by its id", async () => {
-        for (const [index, { id }] of clients.entries()) {
-          const lists = await heard(clients, () => sender.op("emit", { rooms: [id], args: ["you"] }), (last) => sender.op("emit", { args: [last] }));
-          assert.deepEqual(lists, clients.map((_, other) => (other === index ? [["you"]] : [])));
-        }
-      });
-
-      test("to a room whose name is a number, and to one that was left", async () => {
-        const [inside, outside] = [clients[2 * ((nodes.indexOf(sender) + 1) % nodes.length)], clients[2 * ((nodes.indexOf(sender) + 2) % nodes.length)]];
-        for (const { node, id } of [inside, outside]) {
-          node.child.say({ c: "join", nsp: "/", sid: id, rooms: ["123"] });
-          await node.child.event("rooms", { sid: id });
-        }
-        outside.node.child.say({ c: "leave", nsp: "/", sid: outside.id, rooms: ["123"] });
-        await outside.node.child.event("rooms", { sid: outside.id });
-        const say = () => sender.op("emit", { rooms: ["123"], args: ["number"] });
-        const lists = await heard(clients, say, (last) => sender.op("emit", { args: [last] }));
-        assert.deepEqual(lists, clients.map((client) => (client === inside ? [["number"]] : [])));
-        inside.node.child.say({ c: "leave", nsp: "/", sid: inside.id, rooms: ["123"] });
-        await inside.node.child.event("rooms", { sid: inside.id });
-      });
-
-      test("from a socket to the others", async () => {
-        const speaker = clients[2 * nodes.indexOf(sender)];
-        const say = () => sender.op("emit", { sid: speaker.id, args: ["others"] });
-        const lists = await heard(clients, say, (last) => sender.op("emit", { args: [last] }));
-        assert.deepEqual(lists, clients.map((client) => (client === speaker ? [] : [["others"]])));
-      });
-
-      test("in another namespace", async () => {
-        for (const node of nodes) node.child.say({ c: "nsp", nsp: "/other" });
-        const elsewhere = [];
-        for (const node of nodes) elsewhere.push(await node.client("/other"));
-        await listening(redis.url, "/other", nodes.length);
-        const say = (last) => sender.op("emit", { nsp: "/other", args: [last] });
-        assert.deepEqual(await heard(elsewhere, () => say("there"), say), nodes.map(() => [["there"]]));
-        // And what is said here is not heard there.
-        for (const client of [...clients, ...elsewhere]) client.heard.length = 0;
-        sender.op("emit", { args: ["here"] });
-        await until("all heard it", () => clients.every((client) => client.heard.length));
-        assert.deepEqual(elsewhere.map((client) => client.heard), nodes.map(() => []));
-        elsewhere.forEach((client) => client.disconnect());
-      });
-    });
-  }
+  const clients = broadcasts(nodes, (namespace) => listening(redis.url, namespace, nodes.length));
 
   test("of the reference's emitter", async () => {
     const client = await createClient({ url: redis.url }).connect();
@@ -278,8 +189,8 @@ for (const [mode, options] of Object.entries({ "": {}, " with the specific respo
 
         test("for acknowledgements", async () => {
           const number = nodes.indexOf(asker);
-          clients.forEach((client, index) => client.once("ask", (bytes, answer) => answer(Buffer.concat([bytes, Buffer.from([index])]))));
-          const args = ["ask", { $bin: Buffer.from([9]).toString("base64") }];
+          clients.forEach((client, index) => client.once("ask", (given, answer) => answer(Buffer.concat([given, Buffer.from([index])]))));
+          const args = ["ask", bytes(9)];
           const { err, value } = await result(asker, "emit", { args, ack: true, flags: { timeout: 5_000 } });
           assert.equal(err, null, `${number}`);
           const values = value.map((answer) => [...Buffer.from(answer.$bin, "base64")]).sort();
