@@ -30,5 +30,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
-    flags.serve("/engine.io/", Engine::builder(), Echo).await
+    flags.serve("/engine.io/", Engine::builder(), Echo, None).await
 }

@@ -10,10 +10,11 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use stickyport::cluster::Redis;
 use stickyport::engine::{self, Application};
 use stickyport::http::Listeners;
 use stickyport::http::options::Cors;
-use stickyport::hub;
+use stickyport::hub::{self, SocketIo};
 use stickyport::protocol::limits::Limits;
 use stickyport::{Server, Shutdown};
 use tokio::runtime::{self, Runtime};
@@ -63,9 +64,15 @@ impl Flags {
         }
     }
 
-    /// Serves `application` on `path` until told to stop; pages of any origin may connect.
+    /// Serves `application` on `path`, alone or in a cluster, until told to stop; pages of any origin may connect.
     #[expect(clippy::print_stdout, reason = "whoever asked for any free port wants to know which")]
-    pub async fn serve(self, path: &str, engine: engine::Builder, application: impl Application) -> Result<(), Box<dyn Error>> {
+    pub async fn serve(
+        self,
+        path: &str,
+        engine: engine::Builder,
+        application: impl Application,
+        cluster: Option<(Arc<Redis>, SocketIo)>,
+    ) -> Result<(), Box<dyn Error>> {
         let shutdown = Shutdown::on_signals()?;
         let listeners = Listeners::only(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))?;
         println!("listening on 127.0.0.1:{}", listeners.own_port().expect("just bound"));
@@ -79,7 +86,11 @@ impl Flags {
         };
         let engine = engine.options(options).build(Arc::new(application));
         let cors = Cors { origins: vec!["*".to_owned()], ..Cors::default() };
-        Server::new(engine).cors(cors).run(listeners, &shutdown).await;
+        let mut server = Server::new(engine).cors(cors);
+        if let Some((redis, io)) = cluster {
+            server = server.cluster(redis, io);
+        }
+        server.run(listeners, &shutdown).await;
         Ok(())
     }
 

@@ -42,5 +42,5 @@ async fn serve(flags: Flags) -> Result<(), Box<dyn std::error::Error>> {
         Err(ConnectError::new("not authorized").data(&json!({ "code": 401 })))
     });
     let io = SocketIo::builder().options(flags.hub()).namespace(main).namespace(guarded).build();
-    flags.serve("/socket.io/", io.engine(), io).await
+    flags.serve("/socket.io/", io.engine(), io, None).await
 }

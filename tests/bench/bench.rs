@@ -1,6 +1,8 @@
 //! What this server costs beside its peers, and beside a floor that does nothing: workloads, round by round, server after server.
 //!
-//!     tests/bench/run                                     everything: half an hour
+//! It ends with 1 if this server misses a goal that it has beside Node's.
+//!
+//!     tests/bench/run                                     everything: 40 minutes
 //!     tests/bench/run echo --rounds 3 --servers ours      seconds
 //!     tests/bench/run echo --servers ours,before=/tmp/conformance-of-yesterday
 
@@ -40,7 +42,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let measured = measure(&mut table, workloads, rounds, &servers, Duration::from_secs_f64(seconds));
     // What there is of it, if something went wrong.
     println!("{table}");
-    measured
+    measured?;
+    match &*table.missed() {
+        [] => Ok(()),
+        missed => Err(missed.join("; ").into()),
+    }
 }
 
 fn measure(

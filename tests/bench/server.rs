@@ -1,4 +1,4 @@
-//! A server as a child process on a core of its own, and what the kernel tells of it.
+//! A server as a child process on a core of its own, and what the kernel tells of it; several in a cluster share that core.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
@@ -68,11 +68,13 @@ pub struct Setup {
     pub is_polling: bool,
     /// Threads, and cores for them; the last of ours may be among these.
     pub threads: usize,
+    /// Address of the Redis of the cluster that it joins, and its number there.
+    pub member: Option<(String, usize)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { is_polling: false, threads: 1 }
+        Self { is_polling: false, threads: 1, member: None }
     }
 }
 
@@ -94,6 +96,9 @@ impl Server {
         };
         if setup.threads > 1 {
             command.args(["--threads", &setup.threads.to_string()]);
+        }
+        if let Some((redis, number)) = &setup.member {
+            command.args(["--redis", redis, "--node", &number.to_string()]);
         }
         // A child begins where its parent is.
         move_self(cores()?.get(..setup.threads).ok_or_else(|| io::Error::other("fewer cores than threads"))?)?;
@@ -129,9 +134,41 @@ impl Drop for Server {
     }
 }
 
+/// Servers that are one to their clients, and the Redis that makes them so, which is where the load is.
+pub struct Cluster {
+    pub members: Vec<Server>,
+    redis: Child,
+}
+
+impl Cluster {
+    pub fn start(kind: &Kind, count: usize) -> io::Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()]);
+        let mut redis = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let said = BufReader::new(redis.stdout.take().expect("piped"));
+        let mut cluster = Self { members: Vec::new(), redis };
+        said.lines()
+            .find(|line| line.as_ref().is_ok_and(|line| line.contains("Ready to accept connections")))
+            .ok_or_else(|| io::Error::other("Redis does not listen"))??;
+        for number in 0..count {
+            let setup = Setup { member: Some((format!("redis://127.0.0.1:{port}"), number)), ..Setup::default() };
+            cluster.members.push(Server::start(kind, &setup)?);
+        }
+        Ok(cluster)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.redis.kill();
+        let _ = self.redis.wait();
+    }
+}
+
 /// A length of time, and who was how busy in it.
 pub struct Window<'a> {
-    server: &'a Server,
+    servers: &'a [Server],
     began: Instant,
     cpu: Duration,
     own: Duration,
@@ -139,24 +176,28 @@ pub struct Window<'a> {
 
 impl<'a> Window<'a> {
     /// `spun` is what of our own time is not work.
-    pub fn begin(server: &'a Server, spun: Duration) -> io::Result<Self> {
-        Ok(Self { server, began: Instant::now(), cpu: time(server.cpu)?, own: own_time(spun)? })
+    pub fn begin(servers: &'a [Server], spun: Duration) -> io::Result<Self> {
+        Ok(Self { servers, began: Instant::now(), cpu: time_of(servers)?, own: own_time(spun)? })
     }
 
     pub fn end(self, spun: Duration) -> io::Result<Spent> {
         Ok(Spent {
             wall: self.began.elapsed(),
-            server: time(self.server.cpu)? - self.cpu,
+            server: time_of(self.servers)? - self.cpu,
             own: own_time(spun)?.saturating_sub(self.own),
         })
     }
 }
 
-/// User and system time of all threads of the server and of this process.
+/// User and system time of all threads of the servers and of this process.
 pub struct Spent {
     pub wall: Duration,
     pub server: Duration,
     pub own: Duration,
+}
+
+fn time_of(servers: &[Server]) -> io::Result<Duration> {
+    servers.iter().map(|server| time(server.cpu)).sum()
 }
 
 fn own_time(spun: Duration) -> io::Result<Duration> {

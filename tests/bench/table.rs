@@ -47,6 +47,18 @@ impl Table {
         });
         self.rows[row].values[server].push(value);
     }
+
+    /// The goals that this server missed beside Node's, by the median over the rounds.
+    pub fn missed(&self) -> Vec<String> {
+        let column = |name| self.servers.iter().position(|server| server == name);
+        let (Some(ours), Some(node)) = (column("ours"), column("node")) else { return Vec::new() };
+        let missed = self.rows.iter().filter_map(|row| {
+            let goal = row.workload.goal(row.what)?;
+            let [_, share, _] = quartiles(&row.ratios(ours, node))?;
+            (share > goal).then(|| format!("{}: {} is {share:.2} of Node's, not {goal}", row.workload.name(), row.what))
+        });
+        missed.collect()
+    }
 }
 
 impl Display for Table {
@@ -73,7 +85,6 @@ impl Row {
     fn cells(&self) -> Vec<String> {
         let name = self.workload.name();
         let mut cells = vec![if self.what.is_empty() { name.to_owned() } else { format!("{name}: {}", self.what) }];
-        let first = &self.values[0];
         for (server, values) in self.values.iter().enumerate() {
             // What a server is not measured at is left out in all rounds.
             let Some([low, median, high]) = quartiles(values) else {
@@ -81,14 +92,18 @@ impl Row {
                 continue;
             };
             let shown = self.unit.show(median);
-            let ratios: Vec<_> = values.iter().zip(first).map(|(value, first)| value / first).collect();
-            cells.push(match (server, self.unit, quartiles(&ratios)) {
+            cells.push(match (server, self.unit, quartiles(&self.ratios(server, 0))) {
                 (0, ..) => format!("{shown} ({}..{})", self.unit.show(low), self.unit.show(high)),
                 (_, Unit::Times, _) | (.., None) => shown,
                 (.., Some([low, median, high])) => format!("{shown}, {median:.2}x ({low:.2}..{high:.2})"),
             });
         }
         cells
+    }
+
+    /// Round by round, what one server has of what another has; nothing if one of them was not measured.
+    fn ratios(&self, server: usize, other: usize) -> Vec<f64> {
+        self.values[server].iter().zip(&self.values[other]).map(|(value, other)| value / other).collect()
     }
 }
 

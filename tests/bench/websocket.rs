@@ -1,6 +1,7 @@
 //! Socket.IO clients over WebSocket, with ready-made frames and no more parsing than it takes to find the end of a packet.
 
 use crate::lines::{Line, Lines, connect};
+use crate::server::Server;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ const OPENING: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Clients {
-    server: SocketAddr,
+    /// The clients are spread over them in turn.
+    servers: Vec<SocketAddr>,
     lines: Lines,
     clients: Vec<Client>,
     connect: Vec<u8>,
@@ -32,13 +34,19 @@ pub struct Client {
 
 impl Clients {
     /// None yet.
-    pub fn new(server: SocketAddr) -> io::Result<Self> {
-        Ok(Self { server, lines: Lines::new()?, clients: Vec::new(), connect: frame("40"), pong: frame("3") })
+    pub fn new(servers: &[Server]) -> io::Result<Self> {
+        Ok(Self {
+            servers: servers.iter().map(|server| server.address).collect(),
+            lines: Lines::new()?,
+            clients: Vec::new(),
+            connect: frame("40"),
+            pong: frame("3"),
+        })
     }
 
     /// That many, each connected to `/` and greeted.
-    pub fn open(server: SocketAddr, count: usize) -> io::Result<Self> {
-        let mut clients = Self::new(server)?;
+    pub fn open(servers: &[Server], count: usize) -> io::Result<Self> {
+        let mut clients = Self::new(servers)?;
         let mut greeted = 0;
         let patience = Instant::now() + PATIENCE;
         while greeted < count {
@@ -59,7 +67,7 @@ impl Clients {
     /// Begins a handshake that ends with the event `auth`, as a new client or in the place of one, which is closed.
     pub fn begin(&mut self, index: usize) -> io::Result<()> {
         let client = Client { is_upgraded: false, sent: Instant::now() };
-        self.lines.put(index, connect(self.server)?)?;
+        self.lines.put(index, connect(self.servers[index % self.servers.len()])?)?;
         match self.clients.get_mut(index) {
             Some(place) => *place = client,
             None => self.clients.push(client),

@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod churn;
+mod cluster;
 mod echo;
 mod handshakes;
 mod idle;
@@ -36,6 +37,10 @@ pub enum Workload {
     Churn,
     /// Echo on two threads and on one; only this server.
     Threads,
+    /// To 2 x 500 sockets over Redis, 50 a second; only this server and Node's.
+    ClusterBroadcast,
+    /// A list of the 4 x 2,500 sockets of a cluster over Redis; only this server and Node's.
+    FetchSockets,
 }
 
 /// What a client sends in a packet, and what comes back.
@@ -54,6 +59,8 @@ impl Workload {
             Self::Idle => "10,000 idle",
             Self::Churn => "10,000 came and went",
             Self::Threads => "echo on two threads",
+            Self::ClusterBroadcast => "broadcast to 2 x 500 over Redis, 50/s",
+            Self::FetchSockets => "fetch_sockets of 4 x 2,500",
         }
     }
 
@@ -68,13 +75,24 @@ impl Workload {
             Self::Idle => idle::run(kind),
             Self::Churn => churn::run(kind),
             Self::Threads => threads::run(kind, length),
+            Self::ClusterBroadcast => broadcast::over_redis(kind, length),
+            Self::FetchSockets => cluster::fetch_sockets(kind),
+        }
+    }
+
+    /// What this server may take of what Node's does.
+    pub fn goal(self, what: &str) -> Option<f64> {
+        match (self, what) {
+            (Self::ClusterBroadcast | Self::FetchSockets, "server CPU each") => Some(0.6),
+            (Self::ClusterBroadcast | Self::FetchSockets, "p99") => Some(1.0),
+            _ => None,
         }
     }
 }
 
 /// Runs a load for half of `length`, and then for all of it: what that took, and how long anything took in it.
 fn after_a_warm_up(
-    server: &Server,
+    servers: &[Server],
     clients: &mut Clients,
     length: Duration,
     mut run: impl FnMut(&mut Clients, Duration, &mut Latencies) -> io::Result<()>,
@@ -82,7 +100,7 @@ fn after_a_warm_up(
     let mut latencies = Latencies::new();
     run(clients, length / 2, &mut latencies)?;
     latencies.clear();
-    let window = Window::begin(server, clients.spun())?;
+    let window = Window::begin(servers, clients.spun())?;
     run(clients, length, &mut latencies)?;
     Ok((window.end(clients.spun())?, latencies))
 }

@@ -5,6 +5,7 @@ use crate::server::{Kind, Server, Setup};
 use crate::table::{Figure, Unit};
 use crate::websocket::Clients;
 use std::io;
+use std::slice::from_ref;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ pub fn run(kind: &Kind) -> io::Result<Vec<Figure>> {
     let descriptors = server.descriptors()?;
     let mut memory = Vec::new();
     for _ in 0..3 {
-        let mut clients = Clients::open(server.address, SOCKETS)?;
+        let mut clients = Clients::open(from_ref(&server), SOCKETS)?;
         rest(&mut clients, Duration::from_secs(1))?;
         drop(clients);
         let patience = Instant::now() + PATIENCE;

@@ -6,6 +6,7 @@ use crate::table::Figure;
 use crate::websocket::{Clients, frame};
 use std::collections::VecDeque;
 use std::io;
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 const SOCKETS: usize = 200;
@@ -21,12 +22,12 @@ pub fn saturating(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
 /// Each socket sends the next message when it has the one before.
 pub fn saturate(kind: &Kind, setup: &Setup, length: Duration) -> io::Result<(Spent, Latencies)> {
     let server = Server::start(kind, setup)?;
-    let mut clients = Clients::open(server.address, SOCKETS)?;
+    let mut clients = Clients::open(from_ref(&server), SOCKETS)?;
     let message = frame(MESSAGE);
     for index in 0..SOCKETS {
         clients.send(index, &message)?;
     }
-    after_a_warm_up(&server, &mut clients, length, |clients, length, latencies| {
+    after_a_warm_up(from_ref(&server), &mut clients, length, |clients, length, latencies| {
         let end = Instant::now() + length;
         while Instant::now() < end {
             clients.turn(end, |_, client, line, packet| {
@@ -44,11 +45,11 @@ pub fn saturate(kind: &Kind, setup: &Setup, length: Duration) -> io::Result<(Spe
 /// The sockets take turns, whether or not the one whose turn it is has got its last message back.
 pub fn paced(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
     let server = Server::start(kind, &Setup::default())?;
-    let mut clients = Clients::open(server.address, SOCKETS)?;
+    let mut clients = Clients::open(from_ref(&server), SOCKETS)?;
     let message = frame(MESSAGE);
     let mut sent = vec![VecDeque::new(); SOCKETS];
     let mut turns = (0..SOCKETS).cycle();
-    let (spent, latencies) = after_a_warm_up(&server, &mut clients, length, |clients, length, latencies| {
+    let (spent, latencies) = after_a_warm_up(from_ref(&server), &mut clients, length, |clients, length, latencies| {
         let mut due = Instant::now();
         let end = due + length;
         while due < end {

@@ -5,6 +5,7 @@ use crate::server::{Kind, Server, Setup, Window};
 use crate::table::{Figure, Unit};
 use crate::websocket::Clients;
 use std::io;
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 pub const SOCKETS: usize = 10_000;
@@ -15,11 +16,11 @@ const INTERVAL: Duration = Duration::from_secs(25);
 pub fn run(kind: &Kind) -> io::Result<Vec<Figure>> {
     let server = Server::start(kind, &Setup::default())?;
     let before = server.memory()?;
-    let mut clients = Clients::open(server.address, SOCKETS)?;
+    let mut clients = Clients::open(from_ref(&server), SOCKETS)?;
     // What was begun for the last of them may come to an end.
     rest(&mut clients, Duration::from_secs(1))?;
     let memory = server.memory()? - before;
-    let window = Window::begin(&server, clients.spun())?;
+    let window = Window::begin(from_ref(&server), clients.spun())?;
     rest(&mut clients, INTERVAL)?;
     let spent = window.end(clients.spun())?;
     let share = |time: Duration| 100.0 * time.as_secs_f64() / spent.wall.as_secs_f64();

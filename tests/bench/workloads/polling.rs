@@ -5,6 +5,7 @@ use crate::polling::Pollers;
 use crate::server::{Kind, Server, Setup, Window};
 use crate::table::Figure;
 use std::io;
+use std::slice::from_ref;
 use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 100;
@@ -24,7 +25,7 @@ pub fn run(kind: &Kind, length: Duration) -> io::Result<Vec<Figure>> {
         Ok::<_, io::Error>(requests)
     };
     run(&mut pollers, length / 2)?;
-    let window = Window::begin(&server, pollers.spun())?;
+    let window = Window::begin(from_ref(&server), pollers.spun())?;
     let requests = run(&mut pollers, length)?;
     let spent = window.end(pollers.spun())?;
     Ok(throughput(&spent, requests).into_iter().chain(latencies.figures()).collect())
