@@ -78,6 +78,7 @@ impl Inbound {
             Kind::Request => Request::decode(&message, &self.bounds).and_then(|request| self.request(&route, request)),
             Kind::Message => self.message(&route, &message),
             Kind::Fence => self.fence(&message),
+            Kind::Response if Response::asked(&message).is_some_and(|id| !self.redis.questions.is_open(id)) => Ok(()),
             Kind::Response => {
                 Response::decode(&message, &self.bounds).map(|response| self.redis.questions.answer(response, message.len()))
             }

@@ -45,6 +45,11 @@ impl Questions {
         Question { questions: Arc::clone(self), id, receiver, deadline }
     }
 
+    /// Whether an answer to it is still waited for.
+    pub(super) fn is_open(&self, id: &str) -> bool {
+        self.lock().contains_key(id)
+    }
+
     /// A response of so many bytes has come; nobody may wait for it any more.
     pub(super) fn answer(&self, response: Response<'_>, bytes: usize) {
         let mut open = self.lock();

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -34,8 +34,8 @@ impl Handshake {
         Self { source: Source::Session(session), auth, issued: SystemTime::now() }
     }
 
-    /// From the reference's `handshake` object; `None` if it is none.
-    pub(super) fn told(json: &RawValue) -> Option<Self> {
+    /// From the reference's `handshake` object.
+    pub(super) fn told<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(default)]
         struct Told<'a> {
@@ -61,7 +61,7 @@ impl Handshake {
                 }
             }
         }
-        let told: Told<'_> = serde_json::from_str(json.get()).ok()?;
+        let told = Told::deserialize(deserializer)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &told.headers {
             // Node has a list where there are several cookies to set, and nowhere else in a request.
@@ -69,7 +69,7 @@ impl Handshake {
                 headers.append(name, value);
             }
         }
-        let issued = UNIX_EPOCH + Duration::try_from_secs_f64(told.issued / 1e3).ok()?;
+        let issued = UNIX_EPOCH + Duration::try_from_secs_f64(told.issued / 1e3).map_err(serde::de::Error::custom)?;
         let request = Request {
             version: Version::V4,
             headers: Headers::from(&headers),
@@ -79,7 +79,7 @@ impl Handshake {
             secure: told.secure,
             issued,
         };
-        Some(Self { source: Source::Told(Arc::new(request)), auth: told.auth.map(|auth| auth.get().into()), issued })
+        Ok(Self { source: Source::Told(Arc::new(request)), auth: told.auth.map(|auth| auth.get().into()), issued })
     }
 
     fn request(&self) -> &Request {

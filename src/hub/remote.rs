@@ -49,8 +49,8 @@ impl RemoteSocket {
         #[derive(Deserialize)]
         struct Told<'a> {
             id: &'a str,
-            #[serde(borrow)]
-            handshake: &'a RawValue,
+            #[serde(deserialize_with = "Handshake::told")]
+            handshake: Handshake,
             rooms: Vec<Room>,
             #[serde(default)]
             data: Option<Box<RawValue>>,
@@ -59,7 +59,7 @@ impl RemoteSocket {
         let target = Target { rooms: vec![Room::from(id)], except: Vec::new() };
         Some(Self {
             id: id.into(),
-            handshake: Handshake::told(handshake)?,
+            handshake,
             rooms,
             data: data.unwrap_or_else(|| RawValue::from_string("{}".to_owned()).expect("an object")).into(),
             operator: Broadcast::of(io.clone(), namespace.clone(), target),

@@ -65,7 +65,7 @@ struct Json<'a> {
     #[serde(borrow, rename = "requestId")]
     request_id: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    sockets: Option<Vec<Box<RawValue>>>,
+    sockets: Option<Cow<'a, [Box<RawValue>]>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     rooms: Option<Cow<'a, RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ impl<'a> Response<'a> {
         };
         match &self.body {
             Answer::Done => {}
-            Answer::Sockets(sockets) => json.sockets = Some(sockets.clone()),
+            Answer::Sockets(sockets) => json.sockets = Some(Cow::Borrowed(sockets)),
             Answer::Rooms(rooms) => json.rooms = Some(raw(rooms)),
             Answer::ServerSide(args) => {
                 json.kind = Some(SERVER_SIDE_EMIT);
@@ -131,6 +131,14 @@ impl<'a> Response<'a> {
         Ok(out)
     }
 
+    /// Which request a message answers, where it begins with that, as the long ones do; all nodes hear all of them, and one alone has to read it.
+    pub fn asked(message: &[u8]) -> Option<&str> {
+        let rest = message.strip_prefix(br#"{"requestId":""#)?;
+        let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        let (id, rest) = rest.split_at_checked(end)?;
+        if rest.first() == Some(&b'"') { std::str::from_utf8(id).ok() } else { None }
+    }
+
     /// Reads a response.
     ///
     /// # Errors
@@ -147,7 +155,7 @@ impl<'a> Response<'a> {
             (Some(SERVER_SIDE_EMIT), ..) => Answer::ServerSide(only(json.data)),
             (Some(CLIENT_COUNT), ..) => Answer::ClientCount(json.client_count.ok_or(WireError::Malformed)?),
             (Some(_), ..) => return Err(WireError::Malformed),
-            (None, Some(sockets), _) => Answer::Sockets(sockets),
+            (None, Some(sockets), _) => Answer::Sockets(sockets.into_owned()),
             (None, None, Some(names)) => Answer::Rooms(rooms(&names, bounds)?),
             (None, None, None) => Answer::Done,
         };
@@ -225,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn whom_an_answer_is_for_is_seen_at_its_beginning() {
+        let response = Response { id: "é1".into(), sender: None, body: Answer::Sockets(Vec::new()) };
+        assert_eq!(Response::asked(&response.encode(&BOUNDS).expect("short")), Some("é1"));
+        for text in ["", r#"{"type":8,"requestId":"r"}"#, r#"{"requestId":"r"#, r#"{"requestId":"\u0072","sockets":[]}"#] {
+            assert_eq!(Response::asked(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(Response::asked(b"{\"requestId\":\"\xff\"}"), None);
+    }
+
+    #[test]
     fn a_socket_acknowledges_with_its_first_argument() {
         for (args, value) in [(Args::none(), "[null]"), (Args::new(&(1, 2)).expect("JSON"), "[1]")] {
             let response = Response { id: "r".into(), sender: None, body: Answer::Ack(None, args) };
@@ -251,11 +269,13 @@ mod tests {
             };
             let response = Response { id: id.into(), sender: sender.map(Into::into), body };
             let message = response.encode(&BOUNDS).expect("short").into();
+            prop_assert!(Response::asked(&message).is_none_or(|id| id == response.id));
             prop_assert_eq!(Response::decode(&message, &BOUNDS), Ok(response));
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = Response::asked(&bytes);
             let _ = Response::decode(&Bytes::from(bytes), &BOUNDS);
         }
     }
