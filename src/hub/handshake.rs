@@ -69,7 +69,8 @@ impl Handshake {
                 headers.append(name, value);
             }
         }
-        let issued = UNIX_EPOCH + Duration::try_from_secs_f64(told.issued / 1e3).map_err(serde::de::Error::custom)?;
+        // As a number of seconds it would lose milliseconds. What is no time in JavaScript is the nearest that is one.
+        let issued = UNIX_EPOCH + Duration::from_millis(told.issued.clamp(0.0, 8.64e15) as u64);
         let request = Request {
             version: Version::V4,
             headers: Headers::from(&headers),
@@ -235,7 +236,17 @@ fn date(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::date;
+    use super::{Handshake, date};
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn a_handshake_that_was_told_was_issued_in_the_same_millisecond() {
+        for (told, issued) in [("1795313405291", 1_795_313_405_291), ("0.5", 0), ("-1", 0), ("1e300", 8_640_000_000_000_000)] {
+            let told = format!(r#"{{"issued":{told}}}"#);
+            let handshake = Handshake::told(&mut serde_json::Deserializer::from_str(&told)).expect("an object");
+            assert_eq!(handshake.issued(), UNIX_EPOCH + Duration::from_millis(issued), "{told}");
+        }
+    }
 
     #[test]
     fn a_date_reads_as_in_javascript() {
