@@ -132,7 +132,7 @@ describe("a request", () => {
         const sorted = (list) => list.sort((a, b) => (a.id < b.id ? -1 : 1));
         const expected = clients.map(({ id, node }) => ({ id, rooms: [id, "all", node.name], data: { of: node.name } }));
         assert.deepEqual(sorted(value.map(({ id, rooms, data }) => ({ id, rooms, data }))), sorted(expected));
-        for (const { handshake } of value) assert.match(handshake.url, /^\/socket\.io\/\?EIO=4/);
+        for (const { id, handshake } of value) assert.deepEqual(handshake, clients.find((client) => client.id === id).handshake);
         const of = await asker.result("fetchSockets", { rooms: ["all"], except: [ours.name] });
         assert.deepEqual(of.value.map(({ id }) => id).sort(), clients.slice(1).map(({ id }) => id).sort());
       });
@@ -191,12 +191,14 @@ describe("a request", () => {
         assert.deepEqual(value.sort(byName), rest.map(({ name }) => ({ name, bytes: bytes(1) })).sort(byName));
       });
 
-      test("to go", async () => {
+      test("to go, when all was heard that was said before", async () => {
         for (const [index, member] of members.entries()) {
           const client = await member.client("/", ["leaving"]);
           const gone = event(client, "disconnect");
+          asker.op("emit", { rooms: ["leaving"], args: ["bye"] });
           asker.op("disconnectSockets", { rooms: ["leaving"], args: [index % 2 === 0] });
           assert.match((await gone)[0], /^(io server disconnect|transport close)$/);
+          assert.deepEqual(client.heard, [["bye"]]);
         }
       });
     });

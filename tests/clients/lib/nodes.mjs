@@ -28,10 +28,10 @@ export class Node {
     client.onAny((...args) => client.heard.push(typeof args.at(-1) === "function" ? args.slice(0, -1) : args));
     await event(client, "connect");
     const { id: sid } = client;
-    await this.child.event("connection", { sid });
+    const { handshake } = await this.child.event("connection", { sid });
     this.child.say({ c: "join", nsp, sid, rooms });
     for (const _ of rooms) await this.child.event("rooms", { sid });
-    Object.assign(client, { node: this, nsp, told: 0 });
+    Object.assign(client, { node: this, nsp, handshake });
     this.clients.push(client);
     return client;
   }
