@@ -2,12 +2,13 @@
 
 use crate::protocol::sid::SocketId;
 use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Borrow;
 use std::fmt;
 
 /// The name of a room; cloning it copies nothing.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Room(ByteString);
 
@@ -15,6 +16,33 @@ impl Room {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Room {
+    /// From a text, or from a number, which servers of Node may have for one.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Room;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a room")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Room, E> {
+                Ok(name.into())
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Room, E> {
+                Ok(number.to_string().into())
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Room, E> {
+                Ok(number.to_string().into())
+            }
+        }
+        deserializer.deserialize_any(Name)
     }
 }
 
@@ -152,5 +180,12 @@ mod tests {
         assert_eq!(names(vec![String::from("a")]), ["a"]);
         assert_eq!(names(&[Room::from("a")][..]), ["a"]);
         assert_eq!(names(&several), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_room_that_is_a_number_has_the_name_that_javascript_shows() {
+        let rooms: Vec<Room> = serde_json::from_str(r#"["a", 123, -1]"#).expect("names");
+        assert_eq!(rooms, ["a", "123", "-1"]);
+        assert!(serde_json::from_str::<Room>("null").is_err());
     }
 }

@@ -282,10 +282,12 @@ fn data(socket: &Socket) -> Value {
     socket.data().unwrap_or_default()
 }
 
-/// As the reference tells it.
-fn handshake(handshake: &Handshake) -> Value {
+/// As the reference tells it; in a cluster as the other members tell it too, which know of no family but the address's own.
+fn handshake(shared: &Shared, handshake: &Handshake) -> Value {
     let mut told = serde_json::to_value(handshake).unwrap_or_default();
-    told["address"] = remote_address(handshake.address()).into();
+    if !shared.is_member {
+        told["address"] = remote_address(handshake.address()).into();
+    }
     told
 }
 
@@ -338,7 +340,7 @@ async fn admit(shared: Arc<Shared>, socket: Socket, parent: Option<Value>) -> Re
         shared.known().held.insert(name(&socket), socket.clone());
         let mut question = of(&socket);
         put_some(&mut question, "parent", parent);
-        put(&mut question, "handshake", handshake(socket.handshake()));
+        put(&mut question, "handshake", handshake(&shared, socket.handshake()));
         put(&mut question, "recovered", socket.recovered());
         put(&mut question, "rooms", rooms(&socket));
         put(&mut question, "data", data(&socket));
@@ -362,7 +364,7 @@ async fn admit(shared: Arc<Shared>, socket: Socket, parent: Option<Value>) -> Re
 fn connected(State(shared): State<Arc<Shared>>, socket: Socket) {
     shared.known().sockets.insert(name(&socket), socket.clone());
     let mut event = of(&socket);
-    put(&mut event, "handshake", handshake(socket.handshake()));
+    put(&mut event, "handshake", handshake(&shared, socket.handshake()));
     put_some(&mut event, "pid", socket.pid());
     put(&mut event, "recovered", socket.recovered());
     put(&mut event, "rooms", rooms(&socket));
@@ -738,7 +740,8 @@ fn operate(io: &SocketIo, shared: &Arc<Shared>, command: &Value) {
         }
         "fetchSockets" => drop(tokio::spawn(async move {
             let sockets = sockets.fetch_sockets().await.complete();
-            results.of("fetchSockets", sockets.map(|sockets| sockets.iter().map(fetched).collect::<Value>()));
+            let told = sockets.map(|sockets| sockets.iter().map(|socket| fetched(&results.shared, socket)).collect::<Value>());
+            results.of("fetchSockets", told);
         })),
         "allRooms" => drop(tokio::spawn(async move { results.of("allRooms", sockets.all_rooms().await.complete()) })),
         "serverCount" => drop(tokio::spawn(async move { results.of("serverCount", sockets.server_count().await) })),
@@ -754,9 +757,9 @@ fn operator(io: &SocketIo, shared: &Arc<Shared>, command: &Value) -> Option<Broa
     Some(Flags::of(&command["flags"]).on(sockets))
 }
 
-fn fetched(socket: &RemoteSocket) -> Value {
+fn fetched(shared: &Shared, socket: &RemoteSocket) -> Value {
     let mut told = serde_json::to_value(socket).unwrap_or_default();
-    told["handshake"] = handshake(socket.handshake());
+    told["handshake"] = handshake(shared, socket.handshake());
     told
 }
 

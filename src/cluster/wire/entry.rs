@@ -4,7 +4,7 @@
 
 use super::broadcast::Packet;
 use super::request::{raw, rooms};
-use super::{Bounds, Scope, WireError, members, read_rooms};
+use super::{Bounds, Scope, WireError, members, names, read_rooms};
 use crate::hub::{Action, Flags, Room, Target};
 use crate::protocol::sio::transcode::{Head, Reader, append_json_within, append_list, append_map, append_number, append_str};
 use crate::protocol::sio::{Args, json_name_and_arguments};
@@ -292,7 +292,7 @@ fn json_scope(Target { rooms, except }: &Target, flags: &Flags) -> String {
     if let Some(timeout) = flags.timeout {
         shown.push(format!(r#""timeout":{}"#, timeout.as_millis()));
     }
-    format!(r#"{{"rooms":{},"except":{},"flags":{{{}}}}}"#, raw(rooms), raw(except), shown.join(","))
+    format!(r#"{{"rooms":{},"except":{},"flags":{{{}}}}}"#, raw(&names(rooms)), raw(&names(except)), shown.join(","))
 }
 
 fn json_rooms(target: &Target, rooms: &[Room]) -> ByteString {

@@ -24,6 +24,7 @@ pub use session::Record;
 use crate::hub::{Flags, Room, Target};
 use crate::protocol::sio::DecodeError;
 use crate::protocol::sio::transcode::{Head, Reader, TooLong, append_bool, append_list, append_map, append_number, append_str};
+use serde::Serialize;
 use std::time::Duration;
 
 /// The sender that emitters without a server put in the place of a node.
@@ -77,11 +78,11 @@ impl Scope {
     /// Appends `{rooms,except,flags}`; emitters have another order.
     fn append(target: &Target, flags: &Flags, is_emitter: bool, out: &mut Vec<u8>) {
         append_map(out, 3);
-        append_rooms(out, "rooms", &target.rooms);
+        append_names(out, "rooms", &target.rooms);
         if is_emitter {
             append_flags(out, flags);
         }
-        append_rooms(out, "except", &target.except);
+        append_names(out, "except", &target.except);
         if !is_emitter {
             append_flags(out, flags);
         }
@@ -100,6 +101,37 @@ impl Scope {
             Ok(())
         })?;
         Ok(scope)
+    }
+}
+
+/// What a target calls a room: to JavaScript a number is not the text that looks like it, and who is in either is meant.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Name<'a> {
+    Text(&'a str),
+    Number(i64),
+}
+
+fn names(rooms: &[Room]) -> Vec<Name<'_>> {
+    let both = |room| [Some(Name::Text(Room::as_str(room))), number(room).map(Name::Number)];
+    rooms.iter().flat_map(both).flatten().collect()
+}
+
+/// The number that JavaScript shows as this.
+fn number(room: &Room) -> Option<i64> {
+    let number = room.as_str().parse::<i64>().ok()?;
+    (number.unsigned_abs() < 1 << 53 && number.to_string() == room.as_str()).then_some(number)
+}
+
+fn append_names(out: &mut Vec<u8>, key: &str, rooms: &[Room]) {
+    let names = names(rooms);
+    append_str(out, key);
+    append_list(out, names.len());
+    for name in names {
+        match name {
+            Name::Text(text) => append_str(out, text),
+            Name::Number(number) => append_number(out, &number.to_string()),
+        }
     }
 }
 
@@ -129,18 +161,52 @@ fn append_flags(out: &mut Vec<u8>, flags: &Flags) {
 
 fn read_rooms(reader: &mut Reader<'_>, bounds: &Bounds) -> Result<Vec<Room>, WireError> {
     let Head::Array(len) = head(reader)? else { return Err(WireError::Malformed) };
-    if len as usize > bounds.rooms {
+    // Each may have two names.
+    if len as usize > 2 * bounds.rooms {
         return Err(WireError::TooManyRooms);
     }
-    (0..len)
-        .map(|_| match head(reader)? {
-            // Its own memory: the message is long gone when a socket is still in the room.
-            Head::Str(name) => Ok(Room::from(&*String::from_utf8_lossy(name))),
-            Head::Unsigned(number) => Ok(Room::from(number.to_string())),
-            Head::Signed(number) => Ok(Room::from(number.to_string())),
-            _ => Err(WireError::Malformed),
-        })
-        .collect()
+    let mut read = ReadRooms::new(bounds.rooms);
+    for _ in 0..len {
+        match head(reader)? {
+            Head::Str(name) => read.text(&String::from_utf8_lossy(name))?,
+            Head::Unsigned(number) => read.number(&number.to_string())?,
+            Head::Signed(number) => read.number(&number.to_string())?,
+            _ => return Err(WireError::Malformed),
+        }
+    }
+    Ok(read.rooms)
+}
+
+/// The rooms that were read, each once if it was called by text and by number.
+struct ReadRooms {
+    rooms: Vec<Room>,
+    limit: usize,
+    is_text: bool,
+}
+
+impl ReadRooms {
+    fn new(limit: usize) -> Self {
+        Self { rooms: Vec::new(), limit, is_text: false }
+    }
+
+    fn text(&mut self, name: &str) -> Result<(), WireError> {
+        self.is_text = true;
+        self.push(name)
+    }
+
+    fn number(&mut self, shown: &str) -> Result<(), WireError> {
+        let is_second_name = std::mem::take(&mut self.is_text) && self.rooms.last().is_some_and(|last| last == shown);
+        if is_second_name { Ok(()) } else { self.push(shown) }
+    }
+
+    fn push(&mut self, name: &str) -> Result<(), WireError> {
+        if self.rooms.len() == self.limit {
+            return Err(WireError::TooManyRooms);
+        }
+        // Its own memory: the message is long gone when a socket is still in the room.
+        self.rooms.push(name.into());
+        Ok(())
+    }
 }
 
 fn read_flags(reader: &mut Reader<'_>) -> Result<Flags, WireError> {
@@ -174,4 +240,35 @@ fn members<'a>(
 
 fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, WireError> {
     reader.head().map_err(|_| WireError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::wire::testing::{BOUNDS, rooms};
+
+    #[test]
+    fn a_room_that_may_be_a_number_is_called_both_and_is_one() {
+        for (name, called) in [
+            ("123", r#"["123",123]"#),
+            ("-1", r#"["-1",-1]"#),
+            ("9007199254740991", r#"["9007199254740991",9007199254740991]"#),
+            // JavaScript would show another number.
+            ("9007199254740992", r#"["9007199254740992"]"#),
+            ("007", r#"["007"]"#),
+            ("-0", r#"["-0"]"#),
+            ("1.5", r#"["1.5"]"#),
+            ("", r#"[""]"#),
+        ] {
+            let room = rooms(&[name, name]);
+            let json = request::raw(&names(&room[..1]));
+            assert_eq!(json.get(), called);
+            assert_eq!(request::rooms(&json, &BOUNDS).expect("written two lines up"), room[..1]);
+            let mut out = Vec::new();
+            append_names(&mut out, "", &room);
+            // Behind the key.
+            let out = out.split_off(1).into();
+            assert_eq!(read_rooms(&mut Reader::of(&out), &BOUNDS).expect("written a line ago"), room);
+        }
+    }
 }

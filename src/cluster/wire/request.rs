@@ -1,7 +1,7 @@
 //! What a node asks of all others: JSON, but for a broadcast that wants acknowledgements, which is msgpack.
 
 use super::broadcast::Packet;
-use super::{Bounds, Scope, WireError, head, members};
+use super::{Bounds, ReadRooms, Scope, WireError, head, members, names};
 use crate::hub::{Flags, Room, Target};
 use crate::protocol::sio::transcode::{Head, Reader, append_map, append_number, append_str};
 use crate::protocol::sio::{Args, DecodeError};
@@ -256,7 +256,7 @@ impl<'a> Request<'a> {
 
 impl Opts<'_> {
     fn of(target: &Target) -> Self {
-        Self { rooms: Some(raw(&target.rooms)), except: Some(raw(&target.except)) }
+        Self { rooms: Some(raw(&names(&target.rooms))), except: Some(raw(&names(&target.except))) }
     }
 }
 
@@ -345,20 +345,20 @@ pub(super) fn rooms(raw: &RawValue, bounds: &Bounds) -> Result<Vec<Room>, WireEr
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut rooms = Vec::new();
+            let mut read = ReadRooms::new(self.0);
             while let Some(raw) = seq.next_element::<&RawValue>()? {
-                if rooms.len() == self.0 {
+                let text = raw.get();
+                let is_read = match text.as_bytes().first() {
+                    Some(b'"') => read.text(&serde_json::from_str::<String>(text).map_err(A::Error::custom)?),
+                    Some(b'-' | b'0'..=b'9') => read.number(text),
+                    _ => return Err(A::Error::custom("no room")),
+                };
+                if is_read.is_err() {
                     while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
                     return Ok(None);
                 }
-                let text = raw.get();
-                rooms.push(match text.as_bytes().first() {
-                    Some(b'"') => Room::from(serde_json::from_str::<String>(text).map_err(A::Error::custom)?),
-                    Some(b'-' | b'0'..=b'9') => Room::from(text),
-                    _ => return Err(A::Error::custom("no room")),
-                });
             }
-            Ok(Some(rooms))
+            Ok(Some(read.rooms))
         }
     }
 

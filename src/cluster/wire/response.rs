@@ -268,7 +268,7 @@ mod tests {
                 _ => Answer::Ack(texts.first().map(|id| SocketId::from(&**id)), Args::new(&Bytes::from(bytes)).expect("JSON")),
             };
             let response = Response { id: id.into(), sender: sender.map(Into::into), body };
-            let message = response.encode(&BOUNDS).expect("short").into();
+            let message: Bytes = response.encode(&BOUNDS).expect("short").into();
             prop_assert!(Response::asked(&message).is_none_or(|id| id == response.id));
             prop_assert_eq!(Response::decode(&message, &BOUNDS), Ok(response));
         }
