@@ -259,7 +259,9 @@ impl Json {
                 container.left -= 1;
                 if container.is_map {
                     let key = reader.head()?;
-                    if reader.skip_undefined()? {
+                    // A list in the place of a key is refused below: its own members would be skipped here.
+                    let is_name = matches!(key, Head::Str(_) | Head::Unsigned(_) | Head::Signed(_));
+                    if is_name && reader.skip_undefined()? {
                         continue;
                     }
                     self.separate(container);
@@ -442,7 +444,9 @@ mod tests {
             assert_eq!(Reader::of(&unhex(msgpack)).skip(), Err(DecodeError::Malformed), "{msgpack}");
         }
         for key in ["90", "80", "c400", "c0", "cb3ff0000000000000"] {
-            assert_eq!(read(&unhex(&format!("81{key}00"))), Err(DecodeError::InvalidPayload), "{key}");
+            for value in ["00", "d40000"] {
+                assert_eq!(read(&unhex(&format!("81{key}{value}"))), Err(DecodeError::InvalidPayload), "{key}{value}");
+            }
         }
     }
 
