@@ -1,17 +1,18 @@
 //! The one loop of a session: the only place where it sleeps, and where its WebSocket is read.
 
-use super::session::{Farewell, Link, Session};
+use super::session::{Farewell, Link, Session, State};
 use super::stream::Stream;
 use super::transport::websocket::{Lost, WebSocket, with_read_buffer};
 use crate::protocol::eio::{Encoded, Message, Packet, Version, v3};
 use crate::protocol::errors::CloseReason;
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::mem;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
+use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -25,32 +26,38 @@ const CLOSE: [u8; 2] = [0x88, 0];
 
 /// Runs a session to its end.
 ///
-/// Its waits: `sleep` for the earliest deadline of the protocol and of the application, `wake` for another task's changes (something to send, an upgrade, an
+/// Its waits: `sleep` for the earliest deadline of the protocol and of the application, `bell` for another task's changes (something to send, an upgrade, an
 /// end), `writable` for room in the kernel while packets wait, `readable` for the client's bytes while the application takes more.
 pub(super) async fn drive(session: Arc<Session>, mut socket: Option<Box<WebSocket>>) {
     let sleep = sleep_until(Instant::now());
-    let wake = session.wake.notified();
-    tokio::pin!(sleep, wake);
+    tokio::pin!(sleep);
     let mut last_words: &[u8] = &CLOSE;
-    // Whether the task has looked at its clock and its bell since it was last woken.
-    let mut has_looked = false;
-    while let Some(turn) = session.turn(&mut socket) {
+    // Who is woken by the clock and the bell. They keep it, and are asked without a lock.
+    let mut listener: Option<Waker> = None;
+    let mut next = session.turn(&mut socket);
+    while let Some(turn) = next {
         if sleep.deadline() != turn.deadline {
             sleep.as_mut().reset(turn.deadline);
-            has_looked = false;
+            listener = None;
         }
         let is_ready = session.connection().ready();
         let stream = socket.as_ref().map(|socket| socket.stream());
         let is_stopped = socket.as_ref().is_some_and(|socket| socket.is_stopped());
         // By hand: `select!` would enter the lists of all that it waits for, and leave them again, for every message.
         let woken = poll_fn(|cx| {
-            if !mem::take(&mut has_looked) {
-                if sleep.as_mut().poll(cx).is_ready() {
+            if !listener.as_ref().is_some_and(|listener| listener.will_wake(cx.waker())) {
+                session.bell.listen(cx.waker());
+                // Whatever the task has left of its turn, it has to be in the clock's list.
+                if pin!(unconstrained(sleep.as_mut())).poll(cx).is_ready() {
                     return Poll::Ready(Woken::Time);
                 }
-                if wake.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Woken::Told);
-                }
+                listener = Some(cx.waker().clone());
+            }
+            if sleep.is_elapsed() {
+                return Poll::Ready(Woken::Time);
+            }
+            if session.bell.is_heard() {
+                return Poll::Ready(Woken::Told);
             }
             let Some(stream) = stream else { return Poll::Pending };
             // Errors of the socket are met by the call that follows.
@@ -62,19 +69,24 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<Box<WebSocke
             }
             Poll::Pending
         });
-        match woken.await {
-            Woken::Time => session.handle_timeout(is_ready),
-            Woken::Told => wake.set(session.wake.notified()),
-            Woken::Writable => session.flush(&mut session.lock()),
-            Woken::Readable => {
-                read(&session, &mut socket, &mut last_words);
-                has_looked = true;
+        next = match woken.await {
+            Woken::Time => {
+                session.handle_timeout(is_ready);
+                None
             }
+            Woken::Told => None,
+            Woken::Writable => {
+                session.flush(&mut session.lock());
+                None
+            }
+            Woken::Readable => read(&session, &mut socket, &mut last_words),
+        };
+        if next.is_none() {
+            next = session.turn(&mut socket);
         }
         // Others get their turn before more is read; the runtime by itself would let a flood go on for a hundred turns.
         if socket.as_ref().is_some_and(|socket| socket.has_more()) {
             yield_now().await;
-            has_looked = false;
         }
     }
     if let Some(socket) = socket {
@@ -95,9 +107,22 @@ enum Woken {
 }
 
 /// What the loop waits for next.
-struct Turn {
+pub(super) struct Turn {
     deadline: Instant,
     has_backlog: bool,
+}
+
+impl Turn {
+    /// `None` when the session is over.
+    pub(super) fn of(state: &State) -> Option<Self> {
+        let (deadline, _) = state.machine.poll_deadline()?;
+        let has_backlog = matches!(state.link, Link::WebSocket(_)) && !state.outbox.is_empty();
+        Some(Self { deadline: Instant::from_std(deadline), has_backlog })
+    }
+
+    fn before(self, other: Option<Instant>) -> Self {
+        Self { deadline: other.map_or(self.deadline, |other| other.min(self.deadline)), ..self }
+    }
 }
 
 impl Session {
@@ -107,7 +132,6 @@ impl Session {
         if let Some(upgraded) = state.upgraded.take() {
             *socket = Some(upgraded);
         }
-        let is_websocket = matches!(state.link, Link::WebSocket(_));
         let needs_no_words = match &state.link {
             // A GET that is parked is on its way to end the session.
             Link::Polling(requests) => state.farewell == Farewell::Silent && !requests.has_get(),
@@ -117,12 +141,9 @@ impl Session {
             state.machine.handle_drained();
             state = self.run_from(state);
         }
-        let (deadline, _) = state.machine.poll_deadline()?;
-        let has_backlog = is_websocket && !state.outbox.is_empty();
+        let turn = Turn::of(&state)?;
         drop(state);
-        let deadline = Instant::from_std(deadline);
-        let deadline = self.connection().deadline().map_or(deadline, |other| other.min(deadline));
-        Some(Turn { deadline, has_backlog })
+        Some(turn.before(self.connection().deadline()))
     }
 
     fn handle_timeout(self: &Arc<Self>, is_reading: bool) {
@@ -134,24 +155,26 @@ impl Session {
     }
 }
 
-/// Hands on the messages of one turn.
-fn read(session: &Arc<Session>, socket: &mut Option<Box<WebSocket>>, last_words: &mut &[u8]) {
-    let Some(socket) = socket else { return };
+/// Hands on the messages of one turn; `Some` says what the loop waits for next, if nothing else has to be looked at before.
+fn read(session: &Arc<Session>, socket: &mut Option<Box<WebSocket>>, last_words: &mut &[u8]) -> Option<Turn> {
+    let socket = socket.as_mut()?;
     let mut replies = Vec::new();
+    let mut next = None;
     let result = socket.read(&mut replies, |message| {
-        let is_on = match decode(session.version(), message) {
+        next = match decode(session.version(), message) {
             Some(packet) => session.receive(packet),
             None => {
                 session.lose(CloseReason::ParseError);
-                false
+                None
             }
         };
-        if is_on && session.connection().ready() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if next.is_some() && session.connection().ready() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     if !replies.is_empty() {
         session.push_frames(&replies);
     }
     match result {
+        Ok(()) if replies.is_empty() => return next.map(|turn| turn.before(session.connection().deadline())),
         Ok(()) => {}
         Err(Lost::Closed) => {
             // The answer to a close frame, if there was one, has just been sent.
@@ -165,6 +188,7 @@ fn read(session: &Arc<Session>, socket: &mut Option<Box<WebSocket>>, last_words:
             session.lose(CloseReason::TransportError);
         }
     }
+    None
 }
 
 fn decode(version: Version, message: Message) -> Option<Packet> {
@@ -200,7 +224,7 @@ pub(super) async fn probe(session: Arc<Session>, mut socket: Box<WebSocket>) {
         });
         if is_upgraded {
             match session.hand_over(socket) {
-                None => session.wake.notify_one(),
+                None => session.bell.ring(),
                 Some(socket) => close(&session, socket.stream(), &CLOSE).await,
             }
             return;

@@ -4,6 +4,7 @@
 //! (`http/`) brings requests and sockets. The protocol itself is decided in [`crate::protocol::session`]; `driver` is the only loop.
 
 mod admission;
+mod bell;
 mod driver;
 mod entropy;
 mod headers;

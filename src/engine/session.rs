@@ -1,5 +1,7 @@
 //! One client's session: the protocol's state, what waits to be sent, and the transport that it leaves by.
 
+use super::bell::Bell;
+use super::driver::Turn;
 use super::outbox::{Outbox, Payload};
 use super::stream::Stream;
 use super::transport::polling::Requests;
@@ -36,7 +38,7 @@ pub struct Session {
     connection: OnceLock<Arc<dyn Connection>>,
     state: Mutex<State>,
     /// Wakes the session's loop.
-    pub(super) wake: Notify,
+    pub(super) bell: Bell,
     /// Wakes a POST that waits for the application.
     room: Notify,
 }
@@ -123,7 +125,7 @@ impl Session {
             engine,
             connection: OnceLock::new(),
             state: Mutex::new(state),
-            wake: Notify::new(),
+            bell: Bell::default(),
             room: Notify::new(),
         })
     }
@@ -219,7 +221,7 @@ impl Session {
         drop(state);
         self.metrics().messages_sent.add(packets.len() as u64);
         // It may have left already.
-        self.wake.notify_one();
+        self.bell.ring();
         Ok(())
     }
 
@@ -256,7 +258,7 @@ impl Session {
             requests.wake();
         }
         drop(state);
-        self.wake.notify_one();
+        self.bell.ring();
     }
 
     /// Closes after what waits was sent, and without a close packet for polling: every client takes that for a lost connection and comes back,
@@ -272,13 +274,13 @@ impl Session {
         self.drop_backlog(&mut state);
         state.machine.handle_lost(reason);
         drop(state);
-        self.wake.notify_one();
+        self.bell.ring();
     }
 
     /// Reads on after [`Connection::ready`] was false.
     pub fn resume(&self) {
         self.room.notify_waiters();
-        self.wake.notify_one();
+        self.bell.ring();
     }
 
     /// The bounds that there were when it began.
@@ -303,17 +305,18 @@ impl Session {
         self.state.lock().expect("no code that can panic runs under this lock")
     }
 
-    /// A packet came over the session's transport; `false` says that the session is over.
-    pub(super) fn receive(self: &Arc<Self>, packet: Packet) -> bool {
+    /// A packet came over the session's transport; `Some` is what the loop waits for if it has nothing else to do before, as it has when the session ends.
+    pub(super) fn receive(self: &Arc<Self>, packet: Packet) -> Option<Turn> {
         let mut state = self.lock();
         let at = |state: &State| state.machine.poll_deadline().map(|(at, _)| at);
         let before = at(&state);
         state.machine.handle_packet(packet, || Instant::now().into_std());
         if at(&state) < before {
             // After a pong that came by POST the loop still sleeps until it would have been too late.
-            self.wake.notify_one();
+            self.bell.ring();
         }
-        !self.run_from(state).machine.is_closed()
+        let state = self.run_from(state);
+        if state.machine.is_open() && state.upgraded.is_none() { Turn::of(&state) } else { None }
     }
 
     /// The transport is gone.
@@ -345,7 +348,7 @@ impl Session {
         state.candidate = Some(Candidate { stream: Arc::clone(socket.stream()), _cancel: cancel });
         drop(state);
         // The loop sleeps towards a later deadline.
-        self.wake.notify_one();
+        self.bell.ring();
         Some(cancelled)
     }
 
@@ -370,7 +373,7 @@ impl Session {
         drop(state);
         drop(self.run());
         // `2probe` asks for noops earlier than anything that the loop waits for.
-        self.wake.notify_one();
+        self.bell.ring();
         is_upgraded
     }
 
@@ -469,7 +472,7 @@ impl Session {
                     }
                     self.engine.forget(self, reason);
                     self.tell(|| self.connection().closed(self, reason));
-                    self.wake.notify_one();
+                    self.bell.ring();
                     self.room.notify_waiters();
                     state = self.lock();
                 }
@@ -544,7 +547,7 @@ impl Session {
         if count < frame.len() {
             outbox.push_begun(packet.clone(), count);
             self.metrics().outbound_bytes.add(outbox.bytes() as i64);
-            self.wake.notify_one();
+            self.bell.ring();
         }
         true
     }
@@ -556,7 +559,7 @@ impl Session {
             Link::WebSocket(_) => {
                 self.flush(state);
                 if !state.outbox.is_empty() {
-                    self.wake.notify_one();
+                    self.bell.ring();
                 }
             }
             Link::Closed => {}
@@ -582,7 +585,7 @@ impl Session {
             limit.inc();
             self.drop_backlog(state);
             state.machine.handle_lost(CloseReason::TransportError);
-            self.wake.notify_one();
+            self.bell.ring();
             return Err(SendError::Full);
         }
         for packet in packets {
@@ -604,7 +607,7 @@ impl Session {
             // Nobody will read it any more.
             *outbox = Outbox::default();
             state.machine.handle_lost(CloseReason::TransportError);
-            self.wake.notify_one();
+            self.bell.ring();
         }
         self.metrics().outbound_bytes.add(state.outbox.bytes() as i64 - before as i64);
     }

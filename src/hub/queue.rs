@@ -112,7 +112,7 @@ pub(super) enum On {
 impl Socket {
     /// The client has come in: its handlers are called, and then those of what has come meanwhile.
     pub(super) fn start(&self) {
-        self.work(Job::Connected);
+        self.clone().work(Job::Connected);
     }
 
     /// The client was never in: nobody is told anything.
@@ -122,12 +122,11 @@ impl Socket {
         while self.next_job().is_some() {}
     }
 
-    pub(super) fn receive(&self, event: Event, bytes: usize) {
-        let Some(job) = self.queue().push(Job::Event(event, bytes)) else {
-            self.hold_back();
-            return;
-        };
-        self.work(job);
+    pub(super) fn receive(self, event: Event, bytes: usize) {
+        match self.queue().push(Job::Event(event, bytes)) {
+            Some(job) => self.work(job),
+            None => self.hold_back(),
+        }
     }
 
     pub(super) fn finish(&self, reason: DisconnectReason, on: On) {
@@ -140,7 +139,7 @@ impl Socket {
         }
         let Some(job) = self.queue().push(Job::Disconnected(reason)) else { return };
         match on {
-            On::This => self.work(job),
+            On::This => self.clone().work(job),
             On::Another => {
                 let socket = self.clone();
                 self.io().spawn(async move { socket.work(job) });
@@ -163,16 +162,16 @@ impl Socket {
     }
 
     /// Does jobs on the caller's task until one has to wait, and that one and the rest on a task of its own.
-    fn work(&self, job: Job) {
-        let mut next = Some(job);
+    fn work(self, job: Job) {
+        let (mut socket, mut next) = (self, Some(job));
         while let Some(job) = next {
-            let mut course = Course::new(self.clone(), job);
+            let mut course = Course::new(socket, job);
             if let Some(work) = course.run() {
-                let socket = self.clone();
-                self.io().spawn(async move {
+                let io = course.socket().io().clone();
+                io.spawn(async move {
                     course.wait(work).await;
-                    while let Some(job) = socket.next_job() {
-                        let mut course = Course::new(socket.clone(), job);
+                    while let Some(job) = course.socket().next_job() {
+                        course = Course::new(course.into_socket(), job);
                         if let Some(work) = course.run() {
                             course.wait(work).await;
                         }
@@ -182,7 +181,8 @@ impl Socket {
                 });
                 return;
             }
-            next = self.next_job();
+            socket = course.into_socket();
+            next = socket.next_job();
         }
     }
 
@@ -197,41 +197,71 @@ impl Socket {
 
 /// One job on its way through its handlers.
 struct Course {
-    socket: Socket,
+    subject: Subject,
+    stage: Stage,
     /// Puts the socket's id beside what its handlers log.
     span: Span,
     /// How many handlers of the stage have been called.
     called: usize,
     /// How many it has, once one has been called: looked up once for an event.
     handlers: usize,
-    stage: Stage,
 }
 
-enum Stage {
+/// What the handlers of a job are called with.
+enum Subject {
     Connect(ConnectContext),
-    Any(EventContext),
-    EventMiddleware(EventContext),
     Event(EventContext),
-    Disconnecting(DisconnectContext),
-    /// With the rooms that it was in.
+    /// With the rooms that the socket was in.
     Disconnect(DisconnectContext, Vec<Room>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Connect,
+    Any,
+    EventMiddleware,
+    Event,
+    Disconnecting,
+    Disconnect,
     Over,
 }
 
 impl Course {
     fn new(socket: Socket, job: Job) -> Self {
-        let stage = match job {
-            Job::Connected => Stage::Connect(ConnectContext { socket: socket.clone() }),
+        let span = tracing::debug_span!("socket", namespace = socket.namespace(), id = %socket.log_id());
+        let (stage, subject) = match job {
+            Job::Connected => (Stage::Connect, Subject::Connect(ConnectContext { socket })),
             Job::Event(event, _) => {
                 let behaviour = &socket.live().behaviour;
                 let is_plain = behaviour.any.is_empty() && behaviour.event_middlewares.is_empty();
-                let context = EventContext { socket: socket.clone(), event };
-                if is_plain { Stage::Event(context) } else { Stage::Any(context) }
+                (if is_plain { Stage::Event } else { Stage::Any }, Subject::Event(EventContext { socket, event }))
             }
-            Job::Disconnected(reason) => Stage::Disconnecting(DisconnectContext { socket: socket.clone(), reason }),
+            Job::Disconnected(reason) => {
+                (Stage::Disconnecting, Subject::Disconnect(DisconnectContext { socket, reason }, Vec::new()))
+            }
         };
-        let span = tracing::debug_span!("socket", namespace = socket.namespace(), id = %socket.log_id());
-        Self { socket, span, called: 0, handlers: 0, stage }
+        Self { subject, stage, span, called: 0, handlers: 0 }
+    }
+
+    fn socket(&self) -> &Socket {
+        match &self.subject {
+            Subject::Connect(context) => &context.socket,
+            Subject::Event(context) => &context.socket,
+            Subject::Disconnect(context, _) => &context.socket,
+        }
+    }
+
+    fn into_socket(self) -> Socket {
+        match self.subject {
+            Subject::Connect(context) => context.socket,
+            Subject::Event(context) => context.socket,
+            Subject::Disconnect(context, _) => context.socket,
+        }
+    }
+
+    /// Whose name is looked up among the handlers; none but an event has one.
+    fn event(&self) -> &str {
+        if let Subject::Event(context) = &self.subject { context.event.name() } else { "" }
     }
 
     /// Calls handlers until one has to wait, which is returned.
@@ -278,25 +308,25 @@ impl Course {
 
     /// Calls the next handler, if there is one.
     fn step(&mut self) -> Option<Result<Step, Panic>> {
-        loop {
+        while self.stage != Stage::Over {
             if self.called > 0 && self.called == self.handlers {
                 self.advance();
                 continue;
             }
-            let behaviour = &self.socket.live().behaviour;
-            let step = match &self.stage {
-                Stage::Connect(context) => self.call(&behaviour.connect, context),
-                // As in the reference: what is queued when the server sends the client away is not handled.
-                Stage::Any(_) | Stage::EventMiddleware(_) | Stage::Event(_) if self.socket.queue().is_cut() => return None,
-                Stage::Any(context) => self.call(&behaviour.any, context),
-                Stage::EventMiddleware(context) => self.call(&behaviour.event_middlewares, context),
-                Stage::Event(context) => {
-                    let handlers = behaviour.events.get(context.event.name());
-                    self.call(handlers.map_or(&[], Vec::as_slice), context)
+            let behaviour = &self.socket().live().behaviour;
+            // As in the reference: what is queued when the server sends the client away is not handled.
+            let step = match &self.subject {
+                Subject::Connect(context) => self.call(&behaviour.connect, context),
+                Subject::Event(_) if self.socket().queue().is_cut() => return None,
+                Subject::Event(context) => match self.stage {
+                    Stage::Any => self.call(&behaviour.any, context),
+                    Stage::EventMiddleware => self.call(&behaviour.event_middlewares, context),
+                    _ => self.call(behaviour.events.get(self.event()).map_or(&[], Vec::as_slice), context),
+                },
+                Subject::Disconnect(context, _) if self.stage == Stage::Disconnecting => {
+                    self.call(&behaviour.disconnecting, context)
                 }
-                Stage::Disconnecting(context) => self.call(&behaviour.disconnecting, context),
-                Stage::Disconnect(context, _) => self.call(&behaviour.disconnect, context),
-                Stage::Over => return None,
+                Subject::Disconnect(context, _) => self.call(&behaviour.disconnect, context),
             };
             if let Some((step, handlers)) = step {
                 self.called += 1;
@@ -305,6 +335,7 @@ impl Course {
             }
             self.advance();
         }
+        None
     }
 
     fn call<C>(&self, handlers: &[Box<dyn Call<C>>], context: &C) -> Option<(Result<Step, Panic>, usize)> {
@@ -313,55 +344,52 @@ impl Course {
 
     fn advance(&mut self) {
         self.called = 0;
-        self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Any(context) => Stage::EventMiddleware(context),
-            Stage::EventMiddleware(context) => Stage::Event(context),
-            Stage::Disconnecting(context) => {
-                let rooms = self.socket.rooms();
-                self.socket.leave_all();
-                Stage::Disconnect(context, rooms)
+        self.stage = match self.stage {
+            Stage::Any => Stage::EventMiddleware,
+            Stage::EventMiddleware => Stage::Event,
+            Stage::Disconnecting => {
+                if let Subject::Disconnect(DisconnectContext { socket, .. }, rooms) = &mut self.subject {
+                    *rooms = socket.rooms();
+                    socket.leave_all();
+                }
+                Stage::Disconnect
             }
-            Stage::Disconnect(_, rooms) => {
-                self.socket.save(rooms);
-                self.socket.retire();
+            Stage::Disconnect => {
+                if let Subject::Disconnect(DisconnectContext { socket, .. }, rooms) = &mut self.subject {
+                    socket.save(std::mem::take(rooms));
+                    socket.retire();
+                }
                 Stage::Over
             }
-            Stage::Connect(_) | Stage::Event(_) | Stage::Over => Stage::Over,
+            Stage::Connect | Stage::Event | Stage::Over => Stage::Over,
         };
     }
 
     fn apply(&mut self, result: Result<Outcome, Panic>) {
-        match (result, &mut self.stage) {
-            (Ok(Outcome::Reply(Ok(Some(args)))), Stage::Any(context) | Stage::Event(context)) => {
+        match (result, &mut self.subject) {
+            (Ok(Outcome::Reply(Ok(Some(args)))), Subject::Event(context)) => {
                 if let Err(error) = context.event.ack().send(args) {
                     tracing::trace!(error = &error as &dyn std::error::Error, "an acknowledgement was not sent");
                 }
             }
-            (Ok(Outcome::Verdict(Ok(Some(event)))), Stage::EventMiddleware(context)) => context.event = event,
+            (Ok(Outcome::Verdict(Ok(Some(event)))), Subject::Event(context)) => context.event = event,
             (Ok(Outcome::Verdict(Err(error))), _) => {
                 self.stage = Stage::Over;
-                self.socket.report(&SocketError::Refused(error));
+                self.socket().report(&SocketError::Refused(error));
             }
-            (Ok(Outcome::Reply(Err(error)) | Outcome::Done(Err(error))), stage) => {
-                let event = match stage {
-                    Stage::Any(context) | Stage::Event(context) => context.event.name(),
-                    _ => "",
+            (Ok(Outcome::Reply(Err(error)) | Outcome::Done(Err(error))), _) => self.socket().failed(self.event(), error),
+            (Err(panic), subject) => {
+                let place = match subject {
+                    Subject::Connect(_) => "on_connect",
+                    Subject::Event(context) => context.event.name(),
+                    Subject::Disconnect(..) => "on_disconnect",
                 };
-                self.socket.failed(event, error);
-            }
-            (Err(panic), stage) => {
-                let place = match stage {
-                    Stage::Any(context) | Stage::EventMiddleware(context) | Stage::Event(context) => {
-                        context.event.name().to_owned()
-                    }
-                    Stage::Connect(_) => "on_connect".to_owned(),
-                    _ => "on_disconnect".to_owned(),
-                };
+                let place = place.to_owned();
                 // On the way out the rest has to happen all the same.
-                if !matches!(stage, Stage::Disconnecting(_) | Stage::Disconnect(..)) {
-                    *stage = Stage::Over;
+                if !matches!(self.stage, Stage::Disconnecting | Stage::Disconnect) {
+                    self.stage = Stage::Over;
                 }
-                self.socket.panicked(&panic, &place);
+                self.socket().panicked(&panic, &place);
             }
             (Ok(_), _) => {}
         }
