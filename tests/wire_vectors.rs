@@ -15,7 +15,7 @@ use stickyport::protocol::sio::{Args, Body, DecodeError, Decoder, Packet, Parser
 fn engineio_packets_decode() {
     for case in section("engineio_decode_packet") {
         let text: String = case.read("in");
-        let decoded = eio::Packet::decode(&text.as_str().into());
+        let decoded = eio::Packet::decode(text.as_str().into());
         assert_eq!(engineio(&decoded), case.read::<Value>("out"), "{text:?}");
     }
 }

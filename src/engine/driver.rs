@@ -193,8 +193,8 @@ fn read(session: &Arc<Session>, socket: &mut Option<Box<WebSocket>>, last_words:
 
 fn decode(version: Version, message: Message) -> Option<Packet> {
     match (version, message) {
-        (Version::V3, message) => v3::decode_packet(&message).ok(),
-        (Version::V4, Message::Text(text)) => Packet::decode(&text).ok(),
+        (Version::V3, message) => v3::decode_packet(message).ok(),
+        (Version::V4, Message::Text(text)) => Packet::decode(text).ok(),
         (Version::V4, message) => Some(Packet::Message(message)),
     }
 }

@@ -7,6 +7,7 @@ use crate::protocol::sid::{Pid, SocketId};
 use crate::protocol::sio::Args;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
+use smol_str::SmolStr;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -93,7 +94,7 @@ pub struct ArchivedEvent {
     /// How it is sent.
     pub flags: Flags,
     /// Its name.
-    pub name: ByteString,
+    pub name: SmolStr,
     /// What follows the name.
     pub args: Args,
 }

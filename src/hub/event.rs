@@ -3,13 +3,13 @@
 use super::ack::AckSender;
 use super::errors::EmitError;
 use crate::protocol::sio::{Args, ArgsError};
-use bytestring::ByteString;
 use serde::Serialize;
+use smol_str::SmolStr;
 
 /// An event that came from a client or goes to one.
 #[derive(Debug, Clone)]
 pub struct Event {
-    name: ByteString,
+    name: SmolStr,
     args: Args,
     ack: AckSender,
 }
@@ -19,11 +19,11 @@ impl Event {
     ///
     /// # Errors
     /// The arguments have no form in JSON.
-    pub fn new(name: impl Into<ByteString>, args: impl IntoArgs) -> Result<Self, ArgsError> {
+    pub fn new(name: impl Into<SmolStr>, args: impl IntoArgs) -> Result<Self, ArgsError> {
         Ok(Self { name: name.into(), args: args.into_args()?, ack: AckSender::unasked() })
     }
 
-    pub(super) fn received(name: ByteString, args: Args, ack: AckSender) -> Self {
+    pub(super) fn received(name: SmolStr, args: Args, ack: AckSender) -> Self {
         Self { name, args, ack }
     }
 
@@ -48,7 +48,7 @@ impl Event {
 
     /// The same event under another name.
     #[must_use]
-    pub fn with_name(self, name: impl Into<ByteString>) -> Self {
+    pub fn with_name(self, name: impl Into<SmolStr>) -> Self {
         Self { name: name.into(), ..self }
     }
 

@@ -15,6 +15,7 @@ use crate::protocol::eio::Encoded;
 use crate::protocol::sid::SocketId;
 use crate::protocol::sio::Args;
 use bytestring::ByteString;
+use smol_str::SmolStr;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -288,7 +289,7 @@ impl Live {
         offset: Option<Offset>,
         target: &Target,
         flags: &Flags,
-        read: impl FnOnce() -> Option<(ByteString, Args)>,
+        read: impl FnOnce() -> Option<(SmolStr, Args)>,
     ) {
         let (Some(far), Some(offset), false) = (&self.far, offset, flags.volatile) else {
             return self.deliver(target, flags, read);
@@ -305,7 +306,7 @@ impl Live {
     }
 
     /// The same with an event that is only read if somebody hears it, or may come back and hear it.
-    pub(super) fn deliver(&self, target: &Target, flags: &Flags, read: impl FnOnce() -> Option<(ByteString, Args)>) {
+    pub(super) fn deliver(&self, target: &Target, flags: &Flags, read: impl FnOnce() -> Option<(SmolStr, Args)>) {
         if (self.shelf.is_some() || self.far.is_some()) && !flags.volatile {
             if let Some((name, args)) = read() {
                 self.broadcast(target, flags, &name, &args);

@@ -25,6 +25,7 @@ use crate::protocol::sid::{Boot, Node, Pid, SocketId};
 use crate::protocol::sio::{Args, Parser};
 use crate::reminder::Reminder;
 use bytestring::ByteString;
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -370,7 +371,7 @@ impl SocketIo {
         namespace: &str,
         target: &Target,
         flags: &Flags,
-        read: impl FnOnce() -> Option<(ByteString, Args)>,
+        read: impl FnOnce() -> Option<(SmolStr, Args)>,
     ) {
         if let Some(live) = self.live(namespace) {
             live.deliver(target, flags, read);
@@ -384,7 +385,7 @@ impl SocketIo {
         offset: Option<Offset>,
         target: &Target,
         flags: &Flags,
-        read: impl FnOnce() -> Option<(ByteString, Args)>,
+        read: impl FnOnce() -> Option<(SmolStr, Args)>,
     ) {
         if let Some(live) = self.live(namespace) {
             live.hear(offset, target, flags, read);

@@ -5,6 +5,7 @@ use super::eio::{Message, Version};
 use super::errors::CloseReason;
 use super::sio::{AckId, Args, Body, DecodeError, Decoder, Packet, Parser};
 use bytestring::ByteString;
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ pub enum Output<S> {
         /// Where it arrived.
         socket: S,
         /// Its name.
-        name: ByteString,
+        name: SmolStr,
         /// What came with it.
         args: Args,
         /// Present when the client waits for an acknowledgement.

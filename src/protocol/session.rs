@@ -596,12 +596,12 @@ mod tests {
         }
 
         fn packet(&mut self, text: &str) -> Vec<Output> {
-            self.session.handle_packet(Packet::decode(&text.into()).expect("a packet"), || self.now);
+            self.session.handle_packet(Packet::decode(text.into()).expect("a packet"), || self.now);
             self.outputs()
         }
 
         fn candidate(&mut self, text: &str) -> Vec<Output> {
-            self.session.handle_candidate_packet(&Packet::decode(&text.into()).expect("a packet"), self.now);
+            self.session.handle_candidate_packet(&Packet::decode(text.into()).expect("a packet"), self.now);
             self.outputs()
         }
 

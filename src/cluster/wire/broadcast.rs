@@ -6,6 +6,7 @@ use crate::protocol::sio::transcode::{Head, Reader, append_json_within, append_l
 use crate::protocol::sio::{Args, name_and_arguments};
 use bytes::Bytes;
 use bytestring::ByteString;
+use smol_str::SmolStr;
 
 /// An event for many sockets, whose data was not looked at yet.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ impl<'a> Broadcast<'a> {
     ///
     /// # Errors
     /// It is none, or holds more than `bounds` allow.
-    pub fn event(&self, bounds: &Bounds) -> Result<(ByteString, Args), WireError> {
+    pub fn event(&self, bounds: &Bounds) -> Result<(SmolStr, Args), WireError> {
         self.packet.event(bounds)
     }
 
@@ -127,7 +128,7 @@ impl<'a> Packet<'a> {
         self.namespace.map_or_else(|| "/".into(), |name| self.data.text(name))
     }
 
-    pub(super) fn event(&self, bounds: &Bounds) -> Result<(ByteString, Args), WireError> {
+    pub(super) fn event(&self, bounds: &Bounds) -> Result<(SmolStr, Args), WireError> {
         let mut list = self.data.clone();
         match head(&mut list)? {
             Head::Array(len @ 1..) => Ok(name_and_arguments(list, len, bounds.attachments)?),

@@ -7,7 +7,7 @@ use super::request::{raw, rooms};
 use super::{Bounds, Scope, WireError, members, names, read_rooms};
 use crate::hub::{Action, Flags, Room, Target};
 use crate::protocol::sio::transcode::{Head, Reader, append_json_within, append_list, append_map, append_number, append_str};
-use crate::protocol::sio::{Args, json_name_and_arguments};
+use crate::protocol::sio::{Args, json_name_and_arguments, part};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use smol_str::SmolStr;
 use std::time::Duration;
 
 const BROADCAST: &str = "3";
@@ -154,9 +155,9 @@ impl StatedEvent<'_> {
     ///
     /// # Errors
     /// It is none, or holds more than `bounds` allow.
-    pub fn event(&self, bounds: &Bounds) -> Result<(ByteString, Args), WireError> {
+    pub fn event(&self, bounds: &Bounds) -> Result<(SmolStr, Args), WireError> {
         match &self.list {
-            List::Json(text, list) => Ok(json_name_and_arguments(text, list.get())?),
+            List::Json(text, list) => Ok(json_name_and_arguments((*text).clone(), part(text, list.get()))?),
             List::Msgpack(packet) => packet.event(bounds),
         }
     }

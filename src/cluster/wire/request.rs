@@ -10,6 +10,7 @@ use bytestring::ByteString;
 use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -76,7 +77,7 @@ impl<'a> AckedBroadcast<'a> {
     ///
     /// # Errors
     /// It is none, or holds more than `bounds` allow.
-    pub fn event(&self, bounds: &Bounds) -> Result<(ByteString, Args), WireError> {
+    pub fn event(&self, bounds: &Bounds) -> Result<(SmolStr, Args), WireError> {
         self.packet.event(bounds)
     }
 }

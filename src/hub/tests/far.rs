@@ -11,6 +11,7 @@ use crate::protocol::sid::Pid;
 use bytestring::ByteString;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use smol_str::SmolStr;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -186,7 +187,7 @@ struct Recorded {
     namespace: ByteString,
     target: Target,
     flags: Flags,
-    name: ByteString,
+    name: SmolStr,
     args: Args,
 }
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use bytestring::ByteString;
 
 /// What the application exchanges with its client.
@@ -79,7 +79,7 @@ impl Packet {
     ///
     /// # Errors
     /// The text begins neither with a digit from 0 to 6 nor with `b`.
-    pub fn decode(text: &ByteString) -> Result<Self, PacketError> {
+    pub fn decode(text: ByteString) -> Result<Self, PacketError> {
         match text.strip_prefix('b') {
             Some(base64) => Ok(Self::from_base64(base64)),
             None => Self::from_text(text),
@@ -87,9 +87,14 @@ impl Packet {
     }
 
     /// Decodes a packet that is a digit and text.
-    pub(super) fn from_text(text: &ByteString) -> Result<Self, PacketError> {
-        let kind = text.as_bytes().first().ok_or(PacketError)?;
-        let data = || text.slice_ref(text.get(1..).unwrap_or_default());
+    pub(super) fn from_text(text: ByteString) -> Result<Self, PacketError> {
+        let kind = *text.as_bytes().first().ok_or(PacketError)?;
+        // Not sliced off, which would have the two share what they are in; to check the text once more costs less.
+        let data = || {
+            let mut data = text.into_bytes();
+            data.advance(1);
+            ByteString::try_from(data).expect("what follows a digit")
+        };
         Ok(match kind {
             b'0' => Self::Open(data()),
             b'1' => Self::Close,

@@ -22,7 +22,7 @@ pub fn decode(payload: &ByteString, max_packets: usize) -> impl Iterator<Item = 
         }
         let end = rest.find(char::from(SEPARATOR));
         let text = rest.get(..end.unwrap_or(rest.len())).expect("a separator is ASCII");
-        let packet = Packet::decode(&payload.slice_ref(text)).map_err(PayloadError::from);
+        let packet = Packet::decode(payload.slice_ref(text)).map_err(PayloadError::from);
         next = match (end, &packet) {
             (Some(end), Ok(_)) => next.map(|start| start + end + 1),
             _ => None,

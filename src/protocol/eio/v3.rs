@@ -20,7 +20,7 @@ const MAX_DIGITS: usize = 10;
 ///
 /// # Errors
 /// Text that begins neither with a digit from 0 to 6 nor with `b4`, or binary data that is no message.
-pub fn decode_packet(packet: &Message) -> Result<Packet, PacketError> {
+pub fn decode_packet(packet: Message) -> Result<Packet, PacketError> {
     match packet {
         Message::Text(text) => match text.strip_prefix("b4") {
             Some(base64) => Ok(Packet::from_base64(base64)),
@@ -45,7 +45,7 @@ pub fn decode(payload: Message, max_packets: usize) -> impl Iterator<Item = Resu
         }
         let decoded = split(&payload).ok_or(PacketError).and_then(|(packet, rest)| {
             next = Some(rest).filter(|rest| !rest.is_empty());
-            decode_packet(&packet)
+            decode_packet(packet)
         });
         if decoded.is_err() {
             next = None;
@@ -202,11 +202,11 @@ mod tests {
 
     #[test]
     fn a_websocket_message_is_text_or_has_its_type_in_front() {
-        assert_eq!(decode_packet(&"2probe".into()), Ok(Packet::Ping("probe".into())));
-        assert_eq!(decode_packet(&"b4AQID".into()), Ok(Packet::Message(Bytes::from_static(&[1, 2, 3]).into())));
-        assert_eq!(decode_packet(&Bytes::from_static(&[4, 9]).into()), Ok(Packet::Message(Bytes::from_static(&[9]).into())));
+        assert_eq!(decode_packet("2probe".into()), Ok(Packet::Ping("probe".into())));
+        assert_eq!(decode_packet("b4AQID".into()), Ok(Packet::Message(Bytes::from_static(&[1, 2, 3]).into())));
+        assert_eq!(decode_packet(Bytes::from_static(&[4, 9]).into()), Ok(Packet::Message(Bytes::from_static(&[9]).into())));
         for bad in [Message::from(""), "b2AQID".into(), Bytes::new().into(), Bytes::from_static(&[2]).into()] {
-            assert_eq!(decode_packet(&bad), Err(PacketError));
+            assert_eq!(decode_packet(bad), Err(PacketError));
         }
     }
 

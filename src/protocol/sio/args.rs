@@ -8,6 +8,8 @@ use bytestring::ByteString;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use std::fmt;
+use std::ops::Range;
 
 /// The arguments of an event or acknowledgement.
 ///
@@ -32,9 +34,12 @@ use serde_json::value::RawValue;
 /// assert_eq!((id, image.len()), (7, 4));
 /// # Ok::<_, stickyport::protocol::sio::ArgsError>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Args {
-    tail: ByteString,
+    /// As it came, so that what it came in is neither copied nor shared.
+    text: ByteString,
+    /// Where in it the list is that they are, without its brackets.
+    tail: Range<usize>,
     len: usize,
     attachments: Vec<Bytes>,
 }
@@ -67,7 +72,7 @@ pub enum ArgsError {
 impl Args {
     /// No arguments.
     pub const fn none() -> Self {
-        Self { tail: ByteString::new(), len: 0, attachments: Vec::new() }
+        Self { text: ByteString::new(), tail: 0..0, len: 0, attachments: Vec::new() }
     }
 
     /// A tuple is several arguments, `()` none, and anything else one.
@@ -81,8 +86,8 @@ impl Args {
         let Written { json, several, attachments } = write(value).map_err(ArgsError::Write)?;
         let json = ByteString::from(json);
         Ok(match several {
-            None => Self { tail: json, len: 1, attachments },
-            Some(len) => Self { tail: decode::without_brackets(&json), len, attachments },
+            None => Self::whole(json, 1, attachments),
+            Some(len) => Self { tail: decode::without_brackets(&json), text: json, len, attachments },
         })
     }
 
@@ -96,12 +101,17 @@ impl Args {
         if !attachments.is_empty() && !placeholders_fit(&json, attachments.len()) {
             return Err(ArgsError::IllegalAttachments);
         }
-        Ok(Self { tail: decode::without_brackets(&json), len, attachments })
+        Ok(Self { tail: decode::without_brackets(&json), text: json, len, attachments })
+    }
+
+    /// From a text that has in it, at `tail`, a list without brackets that was validated and counted.
+    pub(super) fn validated(text: ByteString, tail: Range<usize>, len: usize) -> Self {
+        Self { text, tail, len, attachments: Vec::new() }
     }
 
     /// From a list without brackets that was validated and counted.
-    pub(super) fn validated(tail: ByteString, len: usize, attachments: Vec<Bytes>) -> Self {
-        Self { tail, len, attachments }
+    pub(super) fn whole(text: ByteString, len: usize, attachments: Vec<Bytes>) -> Self {
+        Self { tail: 0..text.len(), text, len, attachments }
     }
 
     /// Adds what a placeholder already names.
@@ -113,8 +123,8 @@ impl Args {
     #[must_use]
     pub fn and(&self, text: &str) -> Self {
         let text = serde_json::to_string(text).expect("a string is JSON");
-        let tail = if self.is_empty() { text } else { format!("{},{text}", self.tail) };
-        Self { tail: tail.into(), len: self.len + 1, attachments: self.attachments.clone() }
+        let tail = if self.is_empty() { text } else { format!("{},{text}", self.tail()) };
+        Self::whole(tail.into(), self.len + 1, self.attachments.clone())
     }
 
     /// How many there are.
@@ -134,17 +144,19 @@ impl Args {
 
     /// The arguments as a JSON array.
     pub fn json(&self) -> String {
-        format!("[{}]", self.tail)
+        format!("[{}]", self.tail())
     }
 
     /// The arguments as JSON without the brackets; empty when there are none.
     pub(crate) fn tail(&self) -> &str {
-        &self.tail
+        self.text.get(self.tail.clone()).unwrap_or_default()
     }
 
     /// Each argument as JSON.
     pub fn raw(&self) -> Vec<&RawValue> {
-        Elements::of(&self.tail).map(|json| serde_json::from_str(json).expect("validated when the arguments were made")).collect()
+        Elements::of(self.tail())
+            .map(|json| serde_json::from_str(json).expect("validated when the arguments were made"))
+            .collect()
     }
 
     /// One argument, counted from 0; one that is missing reads as null, so an `Option` takes it.
@@ -152,7 +164,7 @@ impl Args {
     /// # Errors
     /// [`ArgsError::Argument`].
     pub fn get<T: DeserializeOwned>(&self, index: usize) -> Result<T, ArgsError> {
-        let mut elements = Elements::of(&self.tail);
+        let mut elements = Elements::of(self.tail());
         elements.by_ref().take(index).for_each(drop);
         let json = if elements.rest().is_empty() { "null" } else { elements.rest() };
         deserialize::read_first(json, &self.attachments).map_err(|source| ArgsError::Argument { index, source })
@@ -173,7 +185,21 @@ impl Args {
     /// # Errors
     /// [`ArgsError::Arguments`].
     pub fn all<T: DeserializeOwned>(&self) -> Result<T, ArgsError> {
-        deserialize::read_list(&self.tail, &self.attachments).map_err(ArgsError::Arguments)
+        deserialize::read_list(self.tail(), &self.attachments).map_err(ArgsError::Arguments)
+    }
+}
+
+impl PartialEq for Args {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.tail() == other.tail() && self.attachments == other.attachments
+    }
+}
+
+impl Eq for Args {}
+
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Args").field("tail", &self.tail()).field("attachments", &self.attachments).finish_non_exhaustive()
     }
 }
 

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::de::{Deserialize, Deserializer as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
+use smol_str::SmolStr;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// Puts packets together from the messages of one client.
 ///
@@ -93,7 +94,7 @@ impl Decoder {
         if self.partial.is_some() {
             return Err(DecodeError::UnexpectedText);
         }
-        let (namespace, body, missing) = decode(&text, self.max_attachments)?;
+        let (namespace, body, missing) = decode(text, self.max_attachments)?;
         if missing == 0 {
             return Ok(Some(Packet { namespace, body }));
         }
@@ -127,7 +128,7 @@ impl Decoder {
     pub fn is_foreign_connect(&self, message: &Message) -> bool {
         let body = match (self.parser, message) {
             (Parser::Json, Message::Binary(bytes)) => msgpack::decode(bytes, self.max_attachments).map(|packet| packet.body),
-            (Parser::MsgPack, Message::Text(text)) => decode(text, self.max_attachments).map(|(_, body, _)| body),
+            (Parser::MsgPack, Message::Text(text)) => decode(text.clone(), self.max_attachments).map(|(_, body, _)| body),
             _ => return false,
         };
         matches!(body, Ok(Body::Connect { .. }))
@@ -135,8 +136,8 @@ impl Decoder {
 }
 
 /// `<type>[<attachments>-][<namespace>,][<ack id>][<JSON>]`
-fn decode(text: &ByteString, max_attachments: usize) -> Result<(ByteString, Body, usize), DecodeError> {
-    let kind = kind(text)?;
+fn decode(text: ByteString, max_attachments: usize) -> Result<(ByteString, Body, usize), DecodeError> {
+    let kind = kind(&text)?;
     let rest = text.get(1..).unwrap_or_default();
     let (attachments, rest) = match kind {
         b'5' | b'6' => attachments(rest, max_attachments)?,
@@ -144,21 +145,35 @@ fn decode(text: &ByteString, max_attachments: usize) -> Result<(ByteString, Body
     };
     let (namespace, rest) = namespace(rest);
     let (id, json) = id(rest);
-    let body = match kind {
-        b'0' => Body::Connect { auth: optional(text, json, |first| first == b'{')? },
-        b'1' if json.is_empty() => Body::Disconnect,
-        b'2' | b'5' => {
-            let (name, args) = json_name_and_arguments(text, json)?;
-            Body::Event { name, args, ack: id.map(|digits| ack_id(text, digits)) }
-        }
-        b'3' | b'6' => Body::Ack { id: id.and_then(|id| id.parse().ok()), args: acknowledgement(text, json)? },
-        b'4' => Body::ConnectError { data: optional(text, json, |first| matches!(first, b'{' | b'"'))? },
-        _ => return Err(DecodeError::InvalidPayload),
-    };
     if attachments > 0 && !placeholders_fit(json, attachments) {
         return Err(DecodeError::IllegalPlaceholder);
     }
-    Ok((namespace.map_or(ByteString::from_static("/"), |name| text.slice_ref(name)), body, attachments))
+    let namespace = namespace.map_or(ByteString::from_static("/"), |name| text.slice_ref(name));
+    let body = match kind {
+        b'0' => Body::Connect { auth: optional(&text, json, |first| first == b'{')? },
+        b'1' if json.is_empty() => Body::Disconnect,
+        b'2' | b'5' => {
+            let ack = id.map(|digits| ack_id(&text, digits));
+            let json = part(&text, json);
+            let (name, args) = json_name_and_arguments(text, json)?;
+            Body::Event { name, args, ack }
+        }
+        b'3' | b'6' => {
+            let id = id.and_then(|id| id.parse().ok());
+            let json = part(&text, json);
+            Body::Ack { id, args: acknowledgement(text, json)? }
+        }
+        b'4' => Body::ConnectError { data: optional(&text, json, |first| matches!(first, b'{' | b'"'))? },
+        _ => return Err(DecodeError::InvalidPayload),
+    };
+    Ok((namespace, body, attachments))
+}
+
+/// Where a part of a text is in it.
+pub(crate) fn part(text: &str, part: &str) -> Range<usize> {
+    // Nothing may be from anywhere.
+    let start = if part.is_empty() { 0 } else { part.as_ptr().addr() - text.as_ptr().addr() };
+    start..start + part.len()
 }
 
 fn kind(text: &str) -> Result<u8, DecodeError> {
@@ -215,36 +230,36 @@ fn ack_id(text: &ByteString, digits: &str) -> AckId {
     AckId(if digits.is_empty() { ByteString::from_static("0") } else { text.slice_ref(digits) })
 }
 
-/// An array that begins with the event's name; `json` is a part of `text`.
-pub(crate) fn json_name_and_arguments(text: &ByteString, json: &str) -> Result<(ByteString, Args), DecodeError> {
+/// An array that begins with the event's name, at `json` in `text`.
+pub(crate) fn json_name_and_arguments(text: ByteString, json: Range<usize>) -> Result<(SmolStr, Args), DecodeError> {
+    let json = text.get(json).unwrap_or_default();
     let (first, len) = array::<&RawValue>(json).map_err(|_| DecodeError::InvalidPayload)?;
     let first = first.ok_or(DecodeError::InvalidPayload)?.get();
-    let name = event_name(text, first).filter(|name| !is_reserved(name)).ok_or(DecodeError::InvalidPayload)?;
+    let name = event_name(first).filter(|name| !is_reserved(name)).ok_or(DecodeError::InvalidPayload)?;
     let tail = trim_brackets(json).strip_prefix(first).unwrap_or_default().trim_ascii_start();
-    let tail = tail.strip_prefix(',').unwrap_or(tail).trim_ascii_start();
-    Ok((name, Args::validated(text.slice_ref(tail), len - 1, Vec::new())))
+    let tail = part(&text, tail.strip_prefix(',').unwrap_or(tail).trim_ascii_start());
+    Ok((name, Args::validated(text, tail, len - 1)))
 }
 
 /// An array, or nothing: the reference calls its listener without arguments then.
-fn acknowledgement(text: &ByteString, json: &str) -> Result<Args, DecodeError> {
+fn acknowledgement(text: ByteString, json: Range<usize>) -> Result<Args, DecodeError> {
     if json.is_empty() {
         return Ok(Args::none());
     }
+    let json = text.get(json).unwrap_or_default();
     let len = validate_array(json).map_err(|_| DecodeError::InvalidPayload)?;
-    Ok(Args::validated(text.slice_ref(trim_brackets(json)), len, Vec::new()))
+    let tail = part(&text, trim_brackets(json));
+    Ok(Args::validated(text, tail, len))
 }
 
 /// The text of a string or a number.
-fn event_name(text: &ByteString, json: &str) -> Option<ByteString> {
+fn event_name(json: &str) -> Option<SmolStr> {
     if json.starts_with('"') {
-        return Some(match unescape(json) {
-            Cow::Borrowed(name) => text.slice_ref(name),
-            Cow::Owned(name) => name.into(),
-        });
+        return Some(unescape(json).into());
     }
     let number = json.parse::<f64>().ok()?;
     let exact = json.len() <= 15 && json.bytes().all(|b| b.is_ascii_digit());
-    Some(if exact { text.slice_ref(json) } else { (number + 0.0).to_string().into() })
+    Some(if exact { json.into() } else { (number + 0.0).to_string().into() })
 }
 
 /// Names that the reference's sockets use for themselves.
@@ -257,9 +272,9 @@ pub(super) fn validate_array(json: &str) -> Result<usize, serde_json::Error> {
     array::<IgnoredAny>(json).map(|(_, len)| len)
 }
 
-/// A JSON array without its brackets.
-pub(super) fn without_brackets(json: &ByteString) -> ByteString {
-    json.slice_ref(trim_brackets(json))
+/// Where the elements of a JSON array are.
+pub(super) fn without_brackets(json: &str) -> Range<usize> {
+    part(json, trim_brackets(json))
 }
 
 fn trim_brackets(json: &str) -> &str {

@@ -12,8 +12,8 @@ mod serialize;
 pub(crate) mod transcode;
 
 pub use args::{Args, ArgsError};
-pub(crate) use decode::json_name_and_arguments;
 pub use decode::{DecodeError, Decoder};
+pub(crate) use decode::{json_name_and_arguments, part};
 pub(crate) use msgpack::{arguments, name_and_arguments};
 pub use packet::{AckId, Body, Packet};
 pub use parser::Parser;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use rmp::encode::{write_array_len, write_map_len};
 use serde_json::value::RawValue;
+use smol_str::SmolStr;
 
 /// `{type:0,nsp,data:{sid,pid}}`, or no data to a client that is told no id.
 pub(super) fn connect(namespace: &str, id: Option<&SocketId>, pid: Option<&str>) -> Encoded {
@@ -159,11 +160,7 @@ pub(super) fn decode(message: &Bytes, max_attachments: usize) -> Result<Packet, 
 }
 
 /// A name, and the rest of the list that it begins.
-pub(crate) fn name_and_arguments(
-    mut list: Reader<'_>,
-    len: u32,
-    max_attachments: usize,
-) -> Result<(ByteString, Args), DecodeError> {
+pub(crate) fn name_and_arguments(mut list: Reader<'_>, len: u32, max_attachments: usize) -> Result<(SmolStr, Args), DecodeError> {
     let name = match list.clone().head()? {
         Head::Str(name) => {
             list.skip()?;
@@ -179,7 +176,7 @@ pub(crate) fn name_and_arguments(
     if is_reserved(&name) {
         return Err(DecodeError::InvalidPayload);
     }
-    Ok((name, arguments(list, len - 1, max_attachments)?))
+    Ok(((*name).into(), arguments(list, len - 1, max_attachments)?))
 }
 
 /// So many values of a list.
@@ -187,7 +184,7 @@ pub(crate) fn arguments(mut list: Reader<'_>, len: u32, max_attachments: usize) 
     let mut json = Json::with_attachments(max_attachments);
     json.append(&mut list, len)?;
     let (tail, attachments) = json.finish()?;
-    Ok(Args::validated(tail, len as usize, attachments))
+    Ok(Args::whole(tail, len as usize, attachments))
 }
 
 /// A value as JSON, which holds no bytes.

@@ -2,6 +2,7 @@
 
 use super::Args;
 use bytestring::ByteString;
+use smol_str::SmolStr;
 use std::fmt;
 
 /// One Socket.IO packet, its attachments included.
@@ -26,7 +27,7 @@ pub enum Body {
     /// `2` and `5`
     Event {
         /// Never one of the reserved names; a number reads as its text.
-        name: ByteString,
+        name: SmolStr,
         /// What follows the name.
         args: Args,
         /// Present when the client waits for an acknowledgement.

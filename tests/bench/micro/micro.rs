@@ -41,7 +41,7 @@ mod decode {
     fn packet(bencher: Bencher) {
         bencher
             .with_inputs(|| ByteString::from(r#"42["message","0123456789abcdef"]"#))
-            .bench_values(|text| Packet::decode(&text));
+            .bench_values(Packet::decode);
     }
 
     #[divan::bench]

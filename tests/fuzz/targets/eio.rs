@@ -19,7 +19,7 @@ pub fn packet(data: &[u8]) {
     if text.starts_with('b') {
         return;
     }
-    let decoded = Packet::decode(&text);
+    let decoded = Packet::decode(text.clone());
     let data = text.get(1..).unwrap_or_default();
     assert_eq!(decoded.is_ok(), text.starts_with(|c| ('0'..='6').contains(&c)));
     match decoded {
@@ -43,7 +43,7 @@ pub fn payload(data: &[u8]) {
     let mut parts = text.split(char::from(SEPARATOR));
     for (index, packet) in decoded.iter().enumerate() {
         let part = parts.next().expect("no more packets than parts");
-        let expected = Packet::decode(&part.into()).map_err(PayloadError::from);
+        let expected = Packet::decode(part.into()).map_err(PayloadError::from);
         assert_eq!(*packet, if index == MAX_PACKETS { Err(PayloadError::TooManyPackets) } else { expected });
         assert!(packet.is_ok() || index + 1 == decoded.len(), "nothing is read behind an error");
     }
@@ -69,7 +69,7 @@ pub fn payload_v3(data: &[u8]) {
     }
     let mut expected = expected.into_iter();
     for (index, packet) in decoded.iter().enumerate() {
-        let part = expected.next().flatten().ok_or(PacketError).and_then(|part| v3::decode_packet(&part));
+        let part = expected.next().flatten().ok_or(PacketError).and_then(v3::decode_packet);
         let part = part.map_err(PayloadError::from);
         assert_eq!(*packet, if index == MAX_PACKETS { Err(PayloadError::TooManyPackets) } else { part });
         assert!(packet.is_ok() || index + 1 == decoded.len(), "nothing is read behind an error");
@@ -177,7 +177,7 @@ pub fn query(data: &[u8]) {
 /// Base64, as Node's `Buffer.from` reads it: both alphabets, junk skipped, up to the first `=`.
 pub fn base64(data: &[u8]) {
     let text = lossy(data);
-    let decoded = Packet::decode(&format!("b{text}").into());
+    let decoded = Packet::decode(format!("b{text}").into());
     let mut expected = Vec::new();
     let (mut bits, mut count) = (0_u32, 0);
     for byte in text.bytes().take_while(|byte| *byte != b'=') {
@@ -200,7 +200,7 @@ pub fn base64(data: &[u8]) {
     let bytes = Message::Binary(Bytes::copy_from_slice(data));
     let mut encoded = Vec::new();
     Encoded::message(&bytes).append_polling(&mut encoded);
-    let again = Packet::decode(&ByteString::try_from(encoded).expect("base64 is text"));
+    let again = Packet::decode(ByteString::try_from(encoded).expect("base64 is text"));
     assert_eq!(again, Ok(Packet::Message(bytes)));
 }
 

@@ -145,8 +145,8 @@ fn decode(version: Version, frame: Frame) -> Option<Result<Packet, PacketError>>
         _ => return None,
     };
     Some(match (version, message) {
-        (Version::V3, message) => v3::decode_packet(&message),
-        (Version::V4, Message::Text(text)) => Packet::decode(&text),
+        (Version::V3, message) => v3::decode_packet(message),
+        (Version::V4, Message::Text(text)) => Packet::decode(text),
         (Version::V4, message) => Ok(Packet::Message(message)),
     })
 }
