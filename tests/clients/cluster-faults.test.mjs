@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import { createClient } from "redis";
 import { Line } from "./lib/line.mjs";
+import { Member } from "./lib/members.mjs";
 import { Node, subscribed } from "./lib/nodes.mjs";
 import { Redis } from "./lib/redis.mjs";
 import { scratch } from "./lib/servers.mjs";
@@ -27,6 +28,23 @@ function cpu(node) {
 async function readiness(node) {
   const answer = await fetch(`${node.url}/readyz`);
   return [answer.status, await answer.json()];
+}
+
+/** What may become of a Redis and of the line to it: how, how it ends, and what is said of it. */
+const faults = (redis, line) => ({
+  "was killed": { act: () => redis.kill(), mend: () => redis.start(), said: /refused|reset|closed|broken/i },
+  "stands still": { act: () => redis.freeze(), mend: () => redis.thaw(), said: /timed out/i },
+  "is cut off without a word": { act: () => line().die(), mend: () => line().mend(), said: /timed out/i },
+  "reads its data": { act: () => line().refuse("LOADING Redis is loading the dataset in memory"), mend: () => line().mend(), said: /LOADING|loading/ },
+  // As after a failover, when the former master is the new one's replica.
+  "takes no writes": { act: () => follow(redis, "127.0.0.1", "1"), mend: () => follow(redis, "NO", "ONE"), said: /READONLY|read only|read-only/i },
+  "wants a password": { act: () => line().refuse("NOAUTH Authentication required."), mend: () => line().mend(), said: /NOAUTH|authentication/i },
+});
+
+async function follow(redis, ...master) {
+  const client = await createClient({ url: redis.url }).connect();
+  await client.sendCommand(["REPLICAOF", ...master]);
+  await client.close();
 }
 
 describe("Redis", () => {
@@ -73,19 +91,7 @@ describe("Redis", () => {
     await until("those here hear it", () => clients[0].heard.filter(([heard]) => heard === name).length === count);
   };
 
-  const faults = {
-    "was killed": { act: () => redis.kill(), mend: () => redis.start(), said: /refused|reset|closed|broken/i },
-    "stands still": { act: () => redis.freeze(), mend: () => redis.thaw(), said: /timed out/i },
-    "is cut off without a word": { act: () => line.die(), mend: () => line.mend(), said: /timed out/i },
-    "reads its data": { act: () => line.refuse("LOADING Redis is loading the dataset in memory"), mend: () => line.mend(), said: /LOADING|loading/ },
-    "takes no writes": {
-      act: () => line.refuse("READONLY You can't write against a read only replica.", ["ZADD", "SET", "EVAL", "ZREMRANGEBYSCORE", "PEXPIRE"]),
-      mend: () => line.mend(),
-      said: /READONLY|read only|read-only/i,
-    },
-    "wants a password": { act: () => line.refuse("NOAUTH Authentication required."), mend: () => line.mend(), said: /NOAUTH|authentication/i },
-  };
-  for (const [what, { act, mend, said }] of Object.entries(faults)) {
+  for (const [what, { act, mend, said }] of Object.entries(faults(redis, () => line))) {
     test(`that ${what} for ten seconds is done without, and taken up again`, { timeout: 90_000 }, async (t) => {
       await is("up");
       await reaches();
@@ -134,6 +140,72 @@ describe("Redis", () => {
     await until("nothing is left", async () => (await client.sendCommand(["CLIENT", "LIST"])).trim().split("\n").length === nodes.length + 1);
     await client.close();
   };
+});
+
+describe("Redis, in a cluster over streams,", () => {
+  const redis = new Redis(folder());
+  let line;
+  before(async () => {
+    await redis.start();
+    line = await new Line(redis.port).open();
+  });
+  after(async () => {
+    line.close();
+    await redis.stop();
+  });
+
+  let clusters = 0;
+  for (const [what, { act, mend, said }] of Object.entries(faults(redis, () => line))) {
+    test(`that ${what} has everything that was said meanwhile when it is back`, { timeout: 60_000 }, async (t) => {
+      const prefix = `streams${++clusters}`;
+      const members = [new Member("one", "ours"), new Member("other", "ours")];
+      let isMended = true;
+      t.after(async () => {
+        if (!isMended) await mend();
+        await Promise.all(members.map((member) => member.stop()));
+      });
+      const adapter = { type: "redis-streams", url: line.url, opts: { streamName: prefix, channelPrefix: prefix, requestsTimeout: 500 } };
+      for (const member of members) await member.start(adapter);
+      await subscribed(redis.url, `${prefix}#/#`, 2);
+      const clients = [await members[0].client(), await members[1].client("/", ["red"])];
+      const numbers = (at) => clients[at].heard.filter(([name]) => name === "n").map(([, n]) => n);
+      let n = 0;
+      const say = (count) => {
+        for (const end = n + count; n < end; ) members[0].op("emit", { args: ["n", ++n] });
+      };
+      const all = () => Array.from({ length: n }, (_, index) => index + 1);
+      say(10);
+      await until("all hear all", () => numbers(0).length === n && numbers(1).length === n);
+
+      isMended = false;
+      await act();
+      // As soon as it has gone, and long before anybody notices.
+      say(50);
+      await until("it is down", async () => (await Promise.all(members.map(readiness))).every(([status, { redis }]) => status === 200 && redis === "down"), 20_000);
+      say(50);
+      members[0].op("socketsJoin", { rooms: ["red"], args: ["late"] });
+      // Without recovery those here hear it at once, and those there nothing.
+      await until("those here hear it", () => numbers(0).length === n);
+      assert.equal(numbers(1).length, 10);
+      const { err } = await members[0].result("fetchSockets");
+      assert.ok(err, "it says that the others were not asked");
+      assert.equal(await metric(members[0], "stickyport_cluster_unsent_total"), 0);
+
+      await mend();
+      isMended = true;
+      say(50);
+      await until(() => `${numbers(1).length} of ${n} were heard`, () => numbers(1).length >= n, 20_000);
+      await members[1].child.event("rooms", { sid: clients[1].id });
+      // Everything once and in its order, on both sides.
+      for (const at of [0, 1]) assert.deepEqual(numbers(at), all());
+      await until("it is up", async () => (await Promise.all(members.map(readiness))).every(([, { redis = "up" }]) => redis === "up"), 20_000);
+      await until("all are in the list", async () => (await members[0].result("fetchSockets")).value?.length === 2);
+      members[0].op("emit", { rooms: ["late"], args: ["to late"] });
+      await until("it hears", () => clients[1].heard.some(([name]) => name === "to late"));
+      assert.match(log(members[0]).match(/.*Redis is away.*/)[0], said);
+      assert.doesNotMatch(log(members[0]), /panic/);
+    });
+  }
 });
 
 test("a namespace that Redis's rules forbid is said once, and costs the others nothing", { timeout: 60_000 }, async (t) => {

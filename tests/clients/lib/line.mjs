@@ -25,9 +25,9 @@ export class Line {
     this.isDead = true;
   }
 
-  /** Answers these commands, or all, with an error instead of handing them on. */
-  refuse(error, commands) {
-    this.refuses = { error: `-${error}\r\n`, commands };
+  /** Answers every command with an error instead of handing it on. */
+  refuse(error) {
+    this.refuses = `-${error}\r\n`;
   }
 
   /** What comes from now on arrives; what came meanwhile is lost. */
@@ -50,10 +50,9 @@ export class Line {
     }
     near.on("data", (bytes) => {
       if (this.isDead) return;
-      for (const { name, whole } of commands.read(bytes)) {
-        const { error, commands } = this.refuses ?? {};
-        if (error && (!commands || commands.includes(name))) near.write(error);
-        else far.write(whole);
+      for (const command of commands.read(bytes)) {
+        if (this.refuses) near.write(this.refuses);
+        else far.write(command);
       }
     });
     far.on("data", (bytes) => this.isDead || near.write(bytes));
@@ -87,17 +86,15 @@ class Commands {
     };
     const head = line();
     if (!head?.startsWith("*")) return undefined;
-    let name;
     for (let part = 0; part < Number(head.slice(1)); part++) {
       const length = line();
       if (length === undefined) return undefined;
       const end = at + Number(length.slice(1));
       if (this.rest.length < end + 2) return undefined;
-      name ??= this.rest.toString("latin1", at, end).toUpperCase();
       at = end + 2;
     }
     const whole = this.rest.subarray(0, at);
     this.rest = this.rest.subarray(at);
-    return { name, whole };
+    return whole;
   }
 }
