@@ -80,6 +80,13 @@ def drained(nodes, text):
     return [each["node"] for each in nodes if each["host"] in names or f"{each['host']}:{each['instance']}" in names]
 
 
+def homeless(routed, hosts, hostvars, dead=""):
+    """Of nodes that sessions are led to those whose host the inventory no longer has, by the host's number; not of hosts that are said to be dead."""
+    known = {str(int(hostvars[host]["stickyport_host_id"])) for host in hosts} | {number.strip() for number in str(dead).split(",")}
+    numbers = sorted({node // INSTANCES_PER_HOST for node in routed})
+    return {number: [node for node in routed if node // INSTANCES_PER_HOST == number] for number in numbers if str(number) not in known}
+
+
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 BYTES = {"": 1, "B": 1, "KB": 10**3, "KiB": 2**10, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 
@@ -122,6 +129,7 @@ class FilterModule:
             "stickyport_chosen": chosen,
             "stickyport_drained": drained,
             "stickyport_differing": differing,
+            "stickyport_homeless": homeless,
             "stickyport_node": node,
             "stickyport_nodes": nodes,
             "stickyport_seconds": seconds,

@@ -33,20 +33,39 @@ class Judge(unittest.TestCase):
         self.assertEqual(said["warnings"], ["the default of b: b: it is slow; b = 2"])
 
     def test_a_release_that_does_not_run_here_is_a_warning(self):
-        for program in ["no program", "#!/nowhere\n", "#!/bin/sh\necho cannot >&2\nexit 127\n", "#!/bin/sh\nexit 1\n"]:
+        for program in ["#!/nowhere\n", "#!/bin/sh\necho cannot >&2\nexit 127\n", "#!/bin/sh\nexit 1\n"]:
             said = judge(program)
             self.assertEqual((said["errors"], len(said["warnings"])), ([], 1), program)
             self.assertIn("cannot be asked on the controller", said["warnings"][0])
 
 
-def judge(program):
+    def test_one_that_no_host_could_run_is_an_error(self):
+        with open("/bin/true", "rb") as file:
+            true = file.read()
+        other = {"x86_64": "aarch64"}.get(os.uname().machine, "x86_64")
+        for program, machine, why in [
+            (b"hello\n", other, "it is no program"),
+            (b"", other, "it is no program"),
+            (true[:4096], os.uname().machine, "it is cut short"),
+            (true[:20], os.uname().machine, "it is cut short"),
+            (true, other, f"it is a program for {os.uname().machine}, and app2 is {other}"),
+        ]:
+            said = judge(program, {"app1": os.uname().machine, "app2": machine})
+            self.assertEqual((len(said["errors"]), said["warnings"]), (1, []))
+            self.assertIn(f"stickyport: {why}: set stickyport_binary", said["errors"][0])
+        # One that hosts could run is asked, even if it says nothing.
+        said = judge(true, {"app1": os.uname().machine, "app2": "one that nobody knows"})
+        self.assertEqual((said["errors"], len(said["warnings"])), ([], 1))
+
+
+def judge(program, machines={}):
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/stickyport"
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(program)
+        with open(path, "wb") as file:
+            file.write(program if isinstance(program, bytes) else program.encode())
         os.chmod(path, 0o755)
         units, nginx = {"a.service": "[Unit]", "a.service.d/b.conf": "[Service]"}, {"proxy1": "printed", "bare": ""}
-        asked = {"program": path, "settings": "node = 1", "units": units, "nginx": nginx, "flags": ["--a-flag"]}
+        asked = {"program": path, "machines": machines, "settings": "node = 1", "units": units, "nginx": nginx, "flags": ["--a-flag"]}
         environment = {**os.environ, "STICKYPORT_NODE": "2"}
         said = subprocess.run([sys.executable, "-B", JUDGE], input=json.dumps(asked), capture_output=True, text=True, env=environment, check=True)
         return json.loads(said.stdout)

@@ -93,7 +93,7 @@ print(json.dumps(seen | {"differs": sorted(asked["files"]), "left": sorted(asked
 UP, DOWN = {"enabled": True, "serves": True}, {"enabled": False, "serves": False}
 # An ssh that goes nowhere, and counts how often it went.
 SSH = """#!/bin/sh
-echo trip >>"${0%/*}/trips"
+echo "trip $@" | head -n 1 >>"${0%/*}/trips"
 for command; do :; done
 exec sh -c "$command"
 """
@@ -292,6 +292,19 @@ class Connections(unittest.TestCase):
             fleet.play("status.yml")
             self.assertEqual((fleet.folder / "trips").read_text().count("trip"), 3, "one look at each host")
 
+    def test_a_host_that_died_is_noticed_on_a_connection_of_before_too(self):
+        """And what the inventory says of the way to the hosts stays said."""
+        with Fleet() as fleet:
+            ssh = fleet.folder / "ssh"
+            ssh.write_text(SSH)
+            ssh.chmod(0o755)
+            fleet.inventory["all"] = {"vars": {"ansible_connection": "ssh", "ansible_ssh_executable": str(ssh), "ansible_ssh_common_args": "-J bastion"}}
+            for host in ("app1", "app2", "proxy1"):
+                del fleet.host(host)["ansible_connection"]
+            fleet.play("status.yml")
+            for trip in (fleet.folder / "trips").read_text().splitlines():
+                self.assertRegex(trip, "-o ControlPersist=60s .*-J bastion .*-o ServerAliveInterval=5 -o ServerAliveCountMax=2 ")
+
 
 class Balancer(unittest.TestCase):
     def test_somebody_has_to_be_believed_but_not_everybody(self):
@@ -340,6 +353,18 @@ class Releases(unittest.TestCase):
             (instances / "0").symlink_to("../releases/a")
             self.finish(fleet, "f")
             self.assertEqual([fleet.kept("app1"), fleet.kept("app2")], [set("adef"), set("def")])
+
+    def test_one_that_never_came_to_run_on_all_instances_takes_nobodys_place(self):
+        with Fleet() as fleet:
+            fleet.releases("abcdefgh", ran="abch", current="c", previous="b")
+            self.finish(fleet, "h")
+            self.assertEqual([fleet.kept("app1"), fleet.kept("app2")], [set("bch")] * 2)
+
+    def test_one_that_the_fleet_went_back_to_is_one_of_the_last(self):
+        with Fleet() as fleet:
+            fleet.releases("abcde", current="e", previous="d")
+            self.finish(fleet, "a")
+            self.assertEqual(fleet.kept("app1"), set("aed"))
 
     def finish(self, fleet, release):
         fleet.deploy("finish", release, real=["roles/stickyport/tasks/prune.yml"])
@@ -398,6 +423,18 @@ class Rollback(unittest.TestCase):
         with Fleet() as fleet:
             fleet.releases(current="b", previous="a")
             self.assertEqual(fleet.back(), {"a"})
+
+    def test_one_that_does_not_take_todays_settings_or_does_not_run_is_no_way_back(self):
+        with Fleet() as fleet:
+            fleet.releases(current="b", previous="a")
+            program = fleet.root("app2") / "opt/stickyport/releases/a/stickyport"
+            program.write_text("#!/bin/sh\n[ \"$1 $2\" = 'check-config --config' ] && grep -q '^node = 32' $3 && echo no such key >&2 && exit 64\n")
+            refused = "app2: release a does not take stickyport_config, and nothing that runs was touched: no such key"
+            self.assertIn(refused, fleet.play("rollback.yml").refused())
+            self.assertIn(refused, fleet.play("rollback.yml", changes=True).refused())
+            program.write_text("hello\n")
+            self.assertIn("app2: release a does not run there, and nothing that runs was touched: it is for another machine, or no program", fleet.play("rollback.yml").refused())
+            self.assertFalse((fleet.root("app1") / "release").exists(), "nothing came after it")
 
     def test_a_deploy_that_began_is_undone_and_no_more(self):
         with Fleet() as fleet:
@@ -500,12 +537,18 @@ class Fleet:
     def kept(self, host):
         return {path.name for path in (self.root(host) / "opt/stickyport/releases").iterdir()}
 
-    def releases(self, names="abc", **links):
-        """Which there are on all application hosts, the oldest first, and what the links point to."""
+    def releases(self, names="abc", ran=None, **links):
+        """Which there are on all application hosts, the oldest first, which of them have run, all of them if it is not said, and what the links point to."""
         for host in self.inventory["stickyport_app"]["hosts"]:
             opt = self.root(host) / "opt/stickyport"
             for age, release in enumerate(names):
                 (opt / "releases" / release).mkdir(parents=True, exist_ok=True)
+                program = opt / "releases" / release / "stickyport"
+                program.write_text("#!/bin/sh\nexec cat >&2\n")
+                program.chmod(0o755)
+                if ran is None or release in ran:
+                    (opt / "releases" / release / "ran").touch()
+                    os.utime(opt / "releases" / release / "ran", (age, age))
                 os.utime(opt / "releases" / release, (age, age))
             for name, release in links.items():
                 (opt / name).symlink_to(f"releases/{release}")

@@ -33,6 +33,19 @@ class Slots(unittest.TestCase):
         self.assertEqual(stickyport.slots([None, 5, None, 7], [5, 7], 4), [None, 5, None, 7])
 
 
+class Homeless(unittest.TestCase):
+    HOSTVARS = {"app1": {"stickyport_host_id": 0}, "app3": {"stickyport_host_id": "2"}}
+
+    def test_nodes_whose_host_was_deleted_are_named_and_those_of_a_smaller_host_not(self):
+        self.assertEqual(stickyport.homeless([0, 31, 32, 33, 64], ["app1", "app3"], self.HOSTVARS), {1: [32, 33]})
+        self.assertEqual(stickyport.homeless([], ["app1"], self.HOSTVARS), {})
+
+    def test_somebody_may_say_that_it_is_dead(self):
+        for dead in ("1", 1, "5, 1"):
+            self.assertEqual(stickyport.homeless([0, 32, 33], ["app1"], self.HOSTVARS, dead), {})
+        self.assertEqual(stickyport.homeless([0, 32, 33], ["app1"], self.HOSTVARS, "11"), {1: [32, 33]})
+
+
 class Table(unittest.TestCase):
     def test_it_is_the_later_one_where_a_run_reached_only_some_proxies(self):
         earlier = stickyport.slots([], [0, 1, 32])

@@ -75,6 +75,14 @@ class Left(Host):
         self.assertEqual((said["differs"], said["left"], said["foreign"]), ([], ["nginx.conf", "added"], []))
 
 
+class Routed(Host):
+    def test_the_nodes_that_sessions_are_led_to_are_told(self):
+        self.assertEqual(self.staged({})["routed"], [])
+        (self.tree / "stickyport").mkdir()
+        (self.tree / "stickyport/owners.conf").write_text("# a\nupstream stickyport_0 { server a:1; }\nupstream stickyport_33 { server b:2; }\nupstream stickyport_pool { }\n")
+        self.assertEqual(self.staged({})["routed"], [0, 33])
+
+
 class Unread(Host):
     """Files that are in order and that nginx has not read, because a run was interrupted before the reload."""
 

@@ -19,7 +19,8 @@ ENVIRONMENT = {
     "ANSIBLE_LOCAL_TEMP": f"{hosts.RUN}/ansible/tmp",
     "ANSIBLE_NOCOLOR": "1",
     "ANSIBLE_LOG_PATH": str(root.LOGS / "times"),
-    "ANSIBLE_SSH_ARGS": f"-F {hosts.SSH_CONFIG}",
+    # With what ansible itself gives ssh, which is a connection for each host that outlasts the play.
+    "ANSIBLE_SSH_ARGS": f"-F {hosts.SSH_CONFIG} -C -o ControlMaster=auto -o ControlPersist=60s",
 }
 
 

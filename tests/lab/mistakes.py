@@ -66,6 +66,7 @@ BAD_INPUT = [
     BadInput("a host without an address", lambda inventory: app2(inventory).pop("ansible_host"), ("app2 has no address",)),
     BadInput("a directive without a section", lambda inventory: app2(inventory).update(stickyport_unit_overrides={"MemoryMax": "2G"}), ("app2: stickyport_unit_overrides has MemoryMax",)),
     BadInput("an unreachable host", lambda inventory: app2(inventory).update(ansible_host="10.77.0.99"), ("app2 cannot be reached, and nothing was touched",)),
+    BadInput("a host that was deleted", lambda inventory: inventory["stickyport_app"]["hosts"].pop("app2"), ("proxy1 leads sessions to the nodes 32, 33, and", "-e stickyport_dead=1")),
     BadInput("a port in use", lambda inventory: inventory["stickyport_app"]["vars"].update(stickyport_instances_per_host=3), ("app2", "3133")),
     BadInput("a mistyped setting", lambda inventory: settings(inventory)["engine"].update(ping_intervall="5s"), ("ping_intervall",)),
     BadInput("a time without a unit", lambda inventory: settings(inventory)["engine"].update(ping_interval=25), ("engine.ping_interval: found 25, expected a duration",)),

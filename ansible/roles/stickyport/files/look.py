@@ -1,7 +1,7 @@
 """Says what an application host has, in one go.
 
 Standard input: {"instances": [NUMBER], "files": [PATH], "folders": [PATH]}
-Standard output: {"systemd": NUMBER, "bare": BOOL, "stale": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
+Standard output: {"systemd": NUMBER, "machine": NAME, "bare": BOOL, "stale": BOOL, "account": BOOL, "lacking": [PATH], "target": BOOL, "releases": {NAME: CHECKSUM}, "current": LINK,
 "next": LINK, "instances": {NUMBER: {"link", "serves", "enabled", "started", "toml", "port"}}, "existing": [NUMBER],
 "files": {PATH: CHECKSUM}, "taken": TEXT}
 """
@@ -124,6 +124,7 @@ def main():
         json.dumps(
             {
                 "systemd": int(version[1]) if len(version) > 1 else 0,
+                "machine": os.uname().machine,
                 "bare": not os.path.isdir(INSTANCES),
                 "account": account(),
                 "lacking": [folder for folder in asked["folders"] if not is_right(folder)],

@@ -1,13 +1,14 @@
 """Puts files into a copy of /etc/nginx, asks nginx about the copy, and says what came of it. Nothing that runs is touched.
 
 Standard input: {"stage": FOLDER, "mark": PATH, "keep": BOOL, "files": {NAME: CONTENT}, "left": {NAME: CONTENT}, "removed": [NAME], "looked": [PATH]}
-Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "left": [NAME], "surplus": [NAME], "included": BOOL, "foreign": [NAME], "active": BOOL, "unread": BOOL, "refusal": TEXT, "printed": TEXT}: what is
-looked at, whether nginx reads ours already, what would be another and is left as it is, what is to be replaced or removed and is neither Debian's nor ours, whether systemd has not read what nginx's unit says now, whether nginx has not read what a run of before has written, and what `nginx -T` would print; there is a copy afterwards if it was to be kept and is needed.
+Standard output: {"program": BOOL, "files": {PATH: CHECKSUM}, "stale": BOOL, "differs": [NAME], "left": [NAME], "surplus": [NAME], "included": BOOL, "foreign": [NAME], "active": BOOL, "unread": BOOL, "refusal": TEXT, "printed": TEXT, "routed": [NODE]}: what is
+looked at, whether nginx reads ours already, what would be another and is left as it is, what is to be replaced or removed and is neither Debian's nor ours, whether systemd has not read what nginx's unit says now, whether nginx has not read what a run of before has written, what `nginx -T` would print, and the nodes that sessions are led to now; there is a copy afterwards if it was to be kept and is needed.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def main():
         "included": os.path.exists(f"{TREE}/conf.d/stickyport.conf"),
         "active": systemctl("is-active", "nginx.service") == "active",
         "unread": os.path.exists(wanted["mark"]),
+        "routed": [int(node) for node in re.findall(r"^upstream stickyport_(\d+) ", read(f"{TREE}/stickyport/owners.conf") or "", re.MULTILINE)],
     }
     found["foreign"] = [name for name in ("nginx.conf", *found["surplus"]) if name in (*found["differs"], *found["surplus"]) and is_foreign(name, wanted["files"].get(name, ""))]
     shutil.rmtree(wanted["stage"], ignore_errors=True)
