@@ -5,10 +5,12 @@ use crate::shutdown::{Phase, Shutdown};
 use sd_notify::NotifyState;
 use std::convert::Infallible;
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::iter;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +123,12 @@ fn status(phase: Phase, metrics: &Metrics) -> String {
 }
 
 /// A socket that never waits: with a queue that systemd does not empty, a beat would stop what it is to watch.
+/// Whether standard output goes to the journal: `JOURNAL_STREAM` names that, but also for whoever was started with another one.
+pub fn has_stdout() -> bool {
+    let stdout = fs::metadata("/proc/self/fd/1").map(|stdout| format!("{}:{}", stdout.dev(), stdout.ino()));
+    stdout.is_ok_and(|stdout| std::env::var_os("JOURNAL_STREAM").is_some_and(|journal| journal == *stdout))
+}
+
 fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,

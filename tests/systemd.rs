@@ -3,15 +3,37 @@
 mod process;
 
 use process::{Instance, Place, get};
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::{Duration, Instant};
 use stickyport::engine::{Application, CloseReason, Connection, Engine, Message, Session};
 use stickyport::http::Listeners;
 use stickyport::{Server, Shutdown};
+
+#[test]
+fn the_url_is_for_a_terminal_and_not_for_the_journal() {
+    let place = Place::new("journal");
+    let path = place.folder.join("stdout");
+    for (more, said) in [(0, ""), (1, "/page\n")] {
+        let stdout = File::create(&path).expect("created");
+        let its = stdout.metadata().expect("known");
+        let mut command = place.command(0);
+        command.env("JOURNAL_STREAM", format!("{}:{}", its.dev(), its.ino() + more)).stdout(stdout).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines().map(|line| line.expect("UTF-8"));
+        let is_up = log.any(|line| line.contains("listening"));
+        child.kill().expect("there");
+        child.wait().expect("waited");
+        let printed = fs::read_to_string(&path).expect("UTF-8");
+        assert!(is_up && printed.ends_with(said) && printed.is_empty() == said.is_empty(), "{printed}");
+    }
+}
 
 #[test]
 fn it_is_ready_when_clients_may_come_and_says_how_many_are_here() {
