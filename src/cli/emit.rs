@@ -55,11 +55,12 @@ impl Emit {
             Err(exit) => exit,
             Ok(Ok(servers)) => print(&format!("{servers} servers heard it\n")),
             Ok(Err(error)) => {
-                complain(&chain(&error));
-                match error {
-                    EmitterError::Event(EmitError::Reserved(_)) | EmitterError::Url(_) => Exit::Configuration,
-                    _ => Exit::Away,
+                if let EmitterError::Event(EmitError::Reserved(_)) | EmitterError::Url(_) = error {
+                    complain(&chain(&error));
+                    return Exit::Configuration;
                 }
+                complain(&format!("Redis at {}: {}", options.address(), chain(&error)));
+                Exit::Away
             }
         }
     }

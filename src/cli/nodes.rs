@@ -31,8 +31,12 @@ impl Nodes {
         match super::wait_for(Fleet::of(&options)) {
             Err(exit) => exit,
             Ok(Err(error)) => {
-                complain(&chain(&error));
-                if let FleetError::Url(_) = error { Exit::Configuration } else { Exit::Away }
+                if let FleetError::Url(_) = error {
+                    complain(&chain(&error));
+                    return Exit::Configuration;
+                }
+                complain(&format!("Redis at {}: {}", options.address(), chain(&error)));
+                Exit::Away
             }
             Ok(Ok(fleet)) => {
                 if fleet.unreadable > 0 {

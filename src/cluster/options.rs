@@ -54,4 +54,9 @@ impl Options {
     pub fn check(&self) -> Result<(), UrlError> {
         link::client(&self.url).map(drop).map_err(UrlError::new)
     }
+
+    /// Where Redis is, without what else the URL says; empty if it is none.
+    pub fn address(&self) -> String {
+        link::client(&self.url).map(|client| client.get_connection_info().addr().to_string()).unwrap_or_default()
+    }
 }

@@ -103,8 +103,7 @@ impl Survey {
     /// # Errors
     /// It is not there, or does not let its user in.
     pub async fn of(options: &Options) -> Result<Self, SurveyError> {
-        let client = link::client(&options.url);
-        let address = client.as_ref().map(|client| client.get_connection_info().addr().to_string()).unwrap_or_default();
+        let (client, address) = (link::client(&options.url), options.address());
         let asked = async {
             let config = AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
             let mut connection = client?.get_multiplexed_async_connection_with_config(&config).await?;
