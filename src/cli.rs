@@ -176,6 +176,14 @@ impl Check {
         let flags = self.balancer_set.into_iter();
         let flags = flags.map(|(key, text)| Flag { place: format!("--balancer-set {key}"), key, text }).collect();
         let read = |path: PathBuf| match read_or_stdin(&path) {
+            Ok(text) if text.trim().is_empty() => {
+                let what = if path == Path::new("-") {
+                    "standard input was empty".to_owned()
+                } else {
+                    format!("{}: it is empty", path.display())
+                };
+                Err(format!("{what}: `nginx -T` prints nothing where nginx refuses its files; `nginx -t` says why"))
+            }
             Ok(text) => Ok((path, text)),
             Err(error) => Err(format!("{}: {error}", path.display())),
         };
@@ -290,10 +298,15 @@ pub fn announce(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// An error and its causes on one line.
+/// An error and its causes on one line; what a cause of somebody else's has said already is not said again.
 pub fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut said = error.to_string();
+    for cause in std::iter::successors(error.source(), |&error| error.source()).map(ToString::to_string) {
+        if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 fn show(loaded: &Loaded, text: impl Fn(&Config) -> String) -> Exit {
@@ -338,6 +351,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Says(&'static str, #[source] Option<Box<Says>>);
+        let refused = || Some(Box::new(Says("connection refused", None)));
+        assert_eq!(chain(&Says("it is away", refused())), "it is away: connection refused");
+        let repeats = Says("cannot connect: connection refused", refused());
+        assert_eq!(chain(&Says("it is away", Some(Box::new(repeats)))), "it is away: cannot connect: connection refused");
     }
 
     #[test]

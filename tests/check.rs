@@ -13,12 +13,16 @@ use std::process::Command;
 fn the_shipped_files_are_right() {
     let kit = Kit::new("check-clean");
     let (code, out, complaints) = run(&mut kit.check(&[]));
-    assert_eq!((code, out.as_str(), complaints.as_str()), (Some(0), "nothing found\n", ""));
+    assert_eq!((code, complaints.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "nothing found\nread: settings, 1 proxy, 9 units, a kernel\nnot judged: a balancer (--balancer), capacity (--clients)\n"
+    );
     let (code, out, _) = run(&mut kit.check(&["--json", "--clients", "15000"]));
     assert_eq!(code, Some(0), "{out}");
     kit.edit(&[REAL_IP, ALB]);
     let (code, out, _) = run(&mut kit.check(&[]));
-    assert_eq!((code, out.as_str()), (Some(0), "nothing found\n"));
+    assert_eq!((code, out.lines().next()), (Some(0), Some("nothing found")));
 }
 
 #[test]
@@ -28,7 +32,7 @@ fn the_shipped_variants_are_right() {
         let kit = Kit::new("check-variant");
         kit.vary(variant);
         let (code, out, _) = run(&mut kit.check(&["--balancer-set", &format!("kind={balancer}")]));
-        assert_eq!((code, out.as_str()), (Some(0), "nothing found\n"), "{variant} behind {balancer}");
+        assert_eq!((code, out.lines().next()), (Some(0), Some("nothing found")), "{variant} behind {balancer}");
     }
     let mut found = fs::read_dir(shipped("nginx/variants")).expect("there").count();
     for (at, (variant, _)) in variants.iter().enumerate() {
@@ -45,7 +49,7 @@ fn names_of_before_systemd_230_hold() {
         (SERVICE, "Type=notify", "Type=notify\nStartLimitInterval=60\nStartLimitAction=none"),
     ]);
     let (code, out, _) = run(&mut kit.check(&[]));
-    assert_eq!((code, out.as_str()), (Some(0), "nothing found\n"));
+    assert_eq!((code, out.lines().next()), (Some(0), Some("nothing found")));
 }
 
 #[test]
@@ -149,7 +153,7 @@ fn slots_are_the_same_when_their_nodes_are_whatever_way_leads_there() {
     let other = sockets.path(NGINX).display().to_string();
     for flag in ["--nginx", "--nginx-before"] {
         let (code, out, _) = run(&mut kit.check(&[flag, &other]));
-        assert_eq!((code, out.as_str()), (Some(0), "nothing found\n"), "{flag}");
+        assert_eq!((code, out.lines().next()), (Some(0), Some("nothing found")), "{flag}");
     }
 }
 
@@ -171,7 +175,47 @@ fn what_nginx_prints_is_read_from_standard_input() {
     let line = fs::read_to_string(&timeouts).expect("read").lines().position(|line| line.starts_with("proxy_read_timeout"));
     let start = format!("error: {}:{}: proxy_read_timeout 20s [read-timeout]\n", timeouts.display(), line.expect("there") + 1);
     assert!(out.starts_with(&start), "{out}");
-    assert!(out.ends_with("1 error, 0 warnings\n"), "{out}");
+    assert!(out.contains("\n1 error, 0 warnings\nread: settings, 1 proxy\n"), "{out}");
+}
+
+#[test]
+fn what_holds_nothing_to_read_is_a_wrong_command_line() {
+    let place = Place::new("check-nothing");
+    for (name, text) in [("nginx.conf", "events { }"), ("empty", " \n")] {
+        fs::write(place.folder.join(name), text).expect("written");
+    }
+    for (flag, path, why) in [
+        ("--unit", "", ": there are no units in it\n"),
+        ("--unit", "nginx.conf", ": it is no .service, .socket or .target\n"),
+        ("--proc", "", ": it is no /proc of a host\n"),
+        ("--proc", "away", ": No such file or directory"),
+        ("--nginx", "empty", ": it is empty: `nginx -T` prints nothing where nginx refuses its files; `nginx -t` says why\n"),
+    ] {
+        let path = place.folder.join(path);
+        let (code, out, complaints) = run(stickyport().args(["check", flag]).arg(&path));
+        assert_eq!((code, out.as_str()), (Some(64), ""), "{flag} {}", path.display());
+        assert!(complaints.contains(&format!("{}{why}", path.display())), "{complaints}");
+    }
+    let (code, _, complaints) = run(stickyport().args(["check", "--nginx", "-"]));
+    assert_eq!(code, Some(64));
+    assert!(complaints.starts_with("stickyport: standard input was empty: `nginx -T` prints nothing"), "{complaints}");
+}
+
+#[test]
+fn what_was_read_is_said_to_machines_too() {
+    let (_, out, _) = run(stickyport().args(["check", "--json", "--offline", "--set", "redis.url=redis://a", "--clients", "5"]));
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(report["read"], serde_json::json!(["settings", "a plan for 5 clients"]));
+    let unread = ["nginx (--nginx)", "units (--unit)", "a kernel (--proc)", "a balancer (--balancer)", "Redis (--offline)"];
+    assert_eq!(report["not_judged"], serde_json::json!(unread));
+}
+
+#[test]
+fn a_default_of_the_balancer_is_called_one() {
+    let (_, out, _) = run(stickyport().args(["check", "--balancer-set", "kind=gcp"]));
+    assert!(out.contains("--balancer-set: idle_timeout = \"30s\", the default of its kind [balancer-lifetime]"), "{out}");
+    let (_, out, _) = run(stickyport().args(["check", "--balancer-set", "kind=gcp", "--balancer-set", "idle_timeout=20s"]));
+    assert!(out.contains("--balancer-set: idle_timeout = \"20s\" [balancer-lifetime]"), "{out}");
 }
 
 #[test]
@@ -268,6 +312,9 @@ fn plants() -> Vec<Plant> {
         line("unit-type", SERVICE, "NotifyAccess=main", "NotifyAccess=none"),
         line("unit-instance", SERVICE, "serve --config /etc/stickyport/instances/%i.toml --instance %i", "serve"),
         line("unit-ignored", SERVICE, "Restart=on-failure", "Restart=on-failure\nRestartSteps=5"),
+        line("unit-ignored", SERVICE, "LimitCORE=0", "LimitCOR=0"),
+        line("unit-ignored", SERVICE, "Restart=on-failure", "Restart=on-failure\nOnFailure=a.service"),
+        around("unit-ignored", (HTTP, "Backlog=4096"), &[(HTTP, "Backlog=4096", "[Sockets]\nBacklog=4096")]),
         line("restart", SERVICE, "Restart=on-failure", "Restart=no"),
         line("start-limit", SERVICE, "StartLimitIntervalSec=60", "StartLimitIntervalSec=10"),
         line("start-limit", SERVICE, "StartLimitIntervalSec=60", "StartLimitIntervalSec=0"),
@@ -304,7 +351,7 @@ fn plants() -> Vec<Plant> {
         around("upgrade-header", (SERVER, LOCATION), &[(SERVER, "proxy_pass http://$stickyport_backend;", "proxy_pass http://$stickyport_backend; proxy_set_header X-A b;")]).also(&["connection-header", "host-header", "forwarded-for"]),
         around("upstream-keepalive", (OWNERS, "upstream stickyport_2"), &[(OWNERS, "server 127.0.0.1:3133; include stickyport/upstream-keepalive.conf;", "server 127.0.0.1:3133;")]),
         around("trusted-proxies", ("the default of http.trusted_proxies", ""), &[(SETTINGS, "trusted_proxies = [\"127.0.0.0/8\"]", ""), (OWNERS, "server 127.0.0.1:3133;", "server 10.0.0.9:3133;"), (POOL, "server 127.0.0.1:3133", "server 10.0.0.9:3133")]),
-        around("balancer-idle", (BALANCER, ""), &[REAL_IP, (BALANCER, "kind = \"none\"", "kind = \"alb\"\nidle_timeout = \"40s\"")]).also(&["balancer-reply"]),
+        around("balancer-idle", (BALANCER, ""), &[REAL_IP, (BALANCER, "kind = \"none\"", "kind = \"alb\"\nidle_timeout = \"40s\"")]),
         around("balancer-reply", (TIMEOUTS, "proxy_read_timeout 60s"), &[REAL_IP, ALB, (TIMEOUTS, "proxy_read_timeout 55s", "proxy_read_timeout 60s")]),
         around("balancer-keepalive", (TIMEOUTS, "keepalive_timeout 75s"), &[REAL_IP, (BALANCER, "kind = \"none\"", "kind = \"alb\"\nidle_timeout = \"2m\"")]),
         around("balancer-lifetime", (BALANCER, ""), &[REAL_IP, (BALANCER, "kind = \"none\"", "kind = \"gcp\""), (TIMEOUTS, "keepalive_timeout 75s", "keepalive_timeout 620s")]),
@@ -433,7 +480,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// What an operator has beside the shipped files.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 14] = [
     (SETTINGS, "drain_timeout = \"30s\"\n[http]\ntrusted_proxies = [\"127.0.0.0/8\"]\n[limits]\nkeep_alive = \"75s\"\n"),
     (BALANCER, "kind = \"none\"\n"),
     (PORT, "[Socket]\nListenStream=3134\n"),
@@ -448,4 +495,8 @@ const FILES: [(&str, &str); 11] = [
         "Limit                     Soft Limit           Hard Limit           Units\nMax open files            131072               131072               files\n",
     ),
     ("proc/78/comm", "bash\n"),
+    // Whoever asks is none of them.
+    ("proc/79/comm", "stickyport\n"),
+    ("proc/79/cmdline", "target/release/stickyport\0check\0--proc\0/proc\0"),
+    ("proc/79/limits", "Max open files            1024                 1048576              files\n"),
 ];

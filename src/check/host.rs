@@ -1,6 +1,7 @@
 //! What the kernel of a host allows, as its /proc says.
 
 use super::report::Place;
+use super::systemd::refused;
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
@@ -22,7 +23,7 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn read(folder: &Path) -> io::Result<Self> {
-        fs::metadata(folder)?;
+        fs::metadata(folder).map_err(|error| refused(folder, error))?;
         let line = |path: &str| fs::read_to_string(folder.join(path)).ok().map(|text| text.trim().to_owned());
         let number = |path: &str| line(path)?.parse().ok();
         let port_range = line("sys/net/ipv4/ip_local_port_range").and_then(|text| {
@@ -31,10 +32,14 @@ impl Host {
         });
         let reserved = line("sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
         let cpus = line("cpuinfo").map(|text| text.lines().filter(|line| line.starts_with("processor")).count() as u64);
+        let somaxconn = number("sys/net/core/somaxconn");
+        if port_range.is_none() && somaxconn.is_none() && cpus.is_none() {
+            return Err(refused(folder, "it is no /proc of a host"));
+        }
         Ok(Self {
             port_range,
             reserved_ports: reserved.split(',').filter_map(range).collect(),
-            somaxconn: number("sys/net/core/somaxconn"),
+            somaxconn,
             nr_open: number("sys/fs/nr_open"),
             cpus: cpus.filter(|&cpus| cpus > 0),
             running: running(folder),
@@ -65,7 +70,7 @@ fn running(folder: &Path) -> Vec<(Place, String, u64)> {
     for process in fs::read_dir(folder).into_iter().flatten().flatten() {
         let is_process = process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
         let Ok(name) = fs::read_to_string(process.path().join("comm")) else { continue };
-        if !is_process || name.trim() != "stickyport" {
+        if !is_process || name.trim() != "stickyport" || !serves(&process.path()) {
             continue;
         }
         let path = process.path().join("limits");
@@ -77,6 +82,12 @@ fn running(folder: &Path) -> Vec<(Place, String, u64)> {
         }
     }
     found
+}
+
+/// Whether it is an instance, and not one of the program's other commands, such as the one that asks.
+fn serves(process: &Path) -> bool {
+    let line = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+    !line.split('\0').any(|word| ["check", "check-config", "print-config", "emit", "nodes", "help"].contains(&word))
 }
 
 #[cfg(test)]

@@ -58,7 +58,9 @@ pub struct Inputs {
 pub fn run(inputs: Inputs) -> io::Result<Report> {
     let loaded = match inputs.config {
         Ok(loaded) => loaded,
-        Err(error) => return Ok(Report::of(wrong_settings(error))),
+        Err(error) => {
+            return Ok(Report::of(wrong_settings(error), vec!["settings".to_owned()], vec!["everything else".to_owned()]));
+        }
     };
     let mut findings = Vec::new();
     let mut read = |(name, text): &(PathBuf, String)| {
@@ -86,7 +88,26 @@ pub fn run(inputs: Inputs) -> io::Result<Report> {
         loaded,
     };
     findings.extend(rules::judge(&setup));
-    Ok(Report::of(findings))
+    let (read, not_judged) = extent(&setup);
+    Ok(Report::of(findings, read, not_judged))
+}
+
+/// What there was to judge, and what was not given; the cluster's Redis only where there is one.
+fn extent(setup: &Setup<'_>) -> (Vec<String>, Vec<String>) {
+    let (proxies, units) = (setup.proxies.len(), setup.units.len());
+    let parts = [
+        (true, "settings".to_owned(), ""),
+        (proxies > 0, format!("{proxies} {}", if proxies == 1 { "proxy" } else { "proxies" }), "nginx (--nginx)"),
+        (units > 0, format!("{units} {}", if units == 1 { "unit" } else { "units" }), "units (--unit)"),
+        (setup.host.is_some(), "a kernel".to_owned(), "a kernel (--proc)"),
+        (setup.balancer.kind != balancer::Kind::None, "a balancer".to_owned(), "a balancer (--balancer)"),
+        (setup.clients > 0, format!("a plan for {} clients", setup.clients), "capacity (--clients)"),
+        (setup.redis.is_some(), "Redis".to_owned(), "Redis (--offline)"),
+    ];
+    let is_alone = setup.config().redis.url.is_empty();
+    let parts = parts.into_iter().filter(|(_, _, without)| !(is_alone && without.starts_with("Redis")));
+    let (there, not): (Vec<_>, Vec<_>) = parts.partition(|(is_there, ..)| *is_there);
+    (there.into_iter().map(|(_, what, _)| what).collect(), not.into_iter().map(|(.., without)| without.to_owned()).collect())
 }
 
 fn wrong_settings(error: ConfigError) -> Vec<Finding> {

@@ -71,15 +71,20 @@ pub struct Report {
     pub notes: usize,
     /// The worst first.
     pub findings: Vec<Finding>,
+    /// What there was to judge.
+    pub read: Vec<String>,
+    /// What was not given, and the flag that gives it.
+    pub not_judged: Vec<String>,
 }
 
 impl Report {
-    pub(super) fn of(mut findings: Vec<Finding>) -> Self {
+    pub(super) fn of(mut findings: Vec<Finding>, read: Vec<String>, not_judged: Vec<String>) -> Self {
         findings.sort_by(|one, other| {
             other.severity.cmp(&one.severity).then_with(|| (&one.file, one.line).cmp(&(&other.file, other.line)))
         });
         let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-        Self { errors: count(Severity::Error), warnings: count(Severity::Warning), notes: count(Severity::Note), findings }
+        let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
+        Self { errors, warnings, notes, findings, read, not_judged }
     }
 
     /// Text for the reader.
@@ -95,11 +100,16 @@ impl Report {
         text + &match (self.errors, self.warnings) {
             (0, 0) => format!("nothing found{notes}\n"),
             (errors, warnings) => format!("{}, {}{notes}\n", plural(errors, "error"), plural(warnings, "warning")),
-        }
+        } + &list("read", &self.read)
+            + &list("not judged", &self.not_judged)
     }
 
     /// An object for machines.
     pub fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain data") + "\n"
     }
+}
+
+fn list(what: &str, entries: &[String]) -> String {
+    if entries.is_empty() { String::new() } else { format!("{what}: {}\n", entries.join(", ")) }
 }

@@ -80,15 +80,21 @@ pub(super) fn read(paths: &[PathBuf]) -> io::Result<Result<Vec<Unit>, UnitError>
     let mut files = Vec::new();
     let mut drop_ins = BTreeMap::new();
     for path in paths {
-        let is_folder = fs::metadata(path)?.is_dir();
+        let is_folder = fs::metadata(path).map_err(|error| refused(path, error))?.is_dir();
         let folder = if is_folder { path.as_path() } else { path.parent().unwrap_or(Path::new(".")) };
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let mut beside: Vec<_> = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.iter().map(|entry| entry.path()).collect();
         beside.sort();
         if is_folder {
+            let is_unit = |path: &&PathBuf| name(path).strip_suffix(".d").is_some() || path.is_file();
+            if !beside.iter().filter(is_unit).any(|path| kind(Path::new(name(path).trim_end_matches(".d"))).is_some()) {
+                return Err(refused(path, "there are no units in it"));
+            }
             files.extend(beside.iter().filter(|path| path.is_file() && kind(path).is_some()).cloned());
-        } else {
+        } else if kind(path).is_some() {
             files.push(path.clone());
+        } else {
+            return Err(refused(path, "it is no .service, .socket or .target"));
         }
         for folder in beside.into_iter().filter(|path| path.is_dir()) {
             if let Some(unit) = name(&folder).strip_suffix(".d").map(str::to_owned) {
@@ -124,6 +130,11 @@ pub(super) fn read(paths: &[PathBuf]) -> io::Result<Result<Vec<Unit>, UnitError>
         whole.push(unit);
     }
     Ok(Ok(whole))
+}
+
+/// An error that says which path it is about.
+pub(super) fn refused(path: &Path, what: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {what}", path.display()))
 }
 
 fn confs(folder: &Path) -> io::Result<Vec<PathBuf>> {

@@ -15,7 +15,7 @@ pub(super) fn idle(setup: &Setup<'_>) -> Vec<Found> {
     let idle = setup.balancer.idle().filter(|&idle| setup.balancer.kind != Kind::Gcp && idle <= heartbeat);
     let found = idle.map(|idle| Found {
         place: setup.balancer_place.clone(),
-        value: format!("idle_timeout = \"{}\"", render(idle)),
+        value: set(setup, idle),
         effect: format!(
             "the balancer cuts WebSockets and polls that are merely quiet, which a healthy one may be for {}",
             render(heartbeat)
@@ -28,8 +28,15 @@ pub(super) fn idle(setup: &Setup<'_>) -> Vec<Found> {
     found.into_iter().collect()
 }
 
+/// The idle timeout, and whether somebody has set it.
+fn set(setup: &Setup<'_>, idle: Duration) -> String {
+    let default = if setup.balancer.idle_timeout.is_zero() { ", the default of its kind" } else { "" };
+    format!("idle_timeout = \"{}\"{default}", render(idle))
+}
+
 pub(super) fn reply(setup: &Setup<'_>) -> Vec<Found> {
-    let Some(idle) = setup.balancer.idle() else { return Vec::new() };
+    // With one that is too short for healthy sessions, no proxy_read_timeout is right.
+    let Some(idle) = setup.balancer.idle().filter(|&idle| idle > setup.heartbeat()) else { return Vec::new() };
     let held = setup.sites().into_iter().map(|ours| held(&ours.site.engine, "proxy_read_timeout", Duration::from_secs(60)));
     held.filter(|held| held.time >= idle && setup.balancer.kind != Kind::Gcp)
         .map(|Held { place, value, .. }| Found {
@@ -70,7 +77,7 @@ pub(super) fn lifetime(setup: &Setup<'_>) -> Vec<Found> {
     let short = setup.balancer.idle().filter(|&life| setup.balancer.kind == Kind::Gcp && life < HOUR);
     let found = short.map(|life| Found {
         place: setup.balancer_place.clone(),
-        value: format!("idle_timeout = \"{}\"", render(life)),
+        value: set(setup, life),
         effect: format!("it is the lifetime of a WebSocket there, busy or not: every client is cut every {}", render(life)),
         mend: "a backend service timeout of 3600 to 86400 seconds".to_owned(),
     });

@@ -68,22 +68,36 @@ pub(super) fn instance(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 pub(super) fn ignored(setup: &Setup<'_>) -> Vec<Found> {
-    const NEWER: [&str; 6] =
-        ["FileDescriptorStorePreserve", "RestartSteps", "RestartMaxDelaySec", "OpenFile", "MemoryZSwapMax", "DelegateSubgroup"];
-    const UNIT: [&str; 3] = ["OnFailure", "StartLimitIntervalSec", "Requires"];
     let mut found = Vec::new();
     for unit in setup.units.iter().filter(|unit| unit.name.starts_with("stickyport")) {
-        for entry in unit.entries() {
-            let mend = if NEWER.contains(&entry.key.as_str()) {
-                "remove it: it came after systemd 252"
-            } else if entry.section == "Service" && UNIT.contains(&entry.key.as_str()) {
-                "move it to [Unit]"
-            } else {
+        // What begins with X- is the operator's own, and no line of it is meant for systemd.
+        for entry in unit.entries().iter().filter(|entry| !entry.section.starts_with("X-") && !entry.key.starts_with("X-")) {
+            let sections = sections(&entry.key);
+            let mend = if sections.contains(&entry.section.as_str()) {
                 continue;
+            } else if let Some(section) = sections.iter().find(|section| **section == "Unit" || unit.is(&section.to_lowercase()))
+            {
+                format!("move it to [{section}]")
+            } else {
+                "correct its name, or remove it: systemd 252 knows none such".to_owned()
             };
             let effect =
                 format!("systemd ignores it in [{}] with a line in the journal, and does what it does without it", entry.section);
             found.push(at(Some(entry), unit, "", "", effect, mend));
+        }
+    }
+    found
+}
+
+/// Where systemd 252 knows a directive.
+fn sections(key: &str) -> Vec<&'static str> {
+    let mut current = "";
+    let mut found = Vec::new();
+    for line in include_str!("../directives.txt").lines().filter(|line| !line.starts_with('#')) {
+        if let Some(sections) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            current = sections;
+        } else if line.split(' ').any(|known| known == key) {
+            found.extend(current.split(' '));
         }
     }
     found
