@@ -1,6 +1,7 @@
 //! Acknowledgements: those that a client waits for, and those that we wait for.
 
 use super::adapter::{Missing, RemoteAck};
+use super::broadcast::Flags;
 use super::errors::{AckError, EmitError};
 use super::event::IntoArgs;
 use super::socket::Socket;
@@ -68,7 +69,9 @@ impl AckSender {
         if slot.is_sent.swap(true, Relaxed) {
             return Ok(());
         }
-        slot.socket.send(&slot.socket.io().parser().ack(slot.socket.namespace(), &slot.id, &args))
+        // In its turn: who hears it may rely on what was said before to reach everybody, whatever becomes of this node.
+        let packets = slot.socket.io().parser().ack(slot.socket.namespace(), &slot.id, &args);
+        slot.socket.send_in_turn(&Flags::default(), packets)
     }
 }
 

@@ -24,8 +24,8 @@ pub trait Archive: fmt::Debug + Send + Sync + 'static {
     /// Records what is done to sockets, this node's included; `false` says that this node is not going to be told of it: it is to do it at once.
     fn record(&self, namespace: &ByteString, action: Action<'_>) -> bool;
 
-    /// Does something when all that was recorded here before has been heard; at once, if it has.
-    fn after(&self, namespace: &ByteString, act: Box<dyn FnOnce() + Send>);
+    /// Does something when all that was recorded here before has been heard; at once, if it has, or if the `bytes` that it holds are too many to wait.
+    fn after(&self, namespace: &ByteString, bytes: usize, act: Box<dyn FnOnce() + Send>);
 
     /// An event up to which all have been heard here.
     fn heard(&self, namespace: &ByteString) -> Offset;

@@ -318,7 +318,7 @@ impl Socket {
             // What was sent to it before goes first.
             Some((far, _)) => {
                 let socket = self.clone();
-                far.archive.after(&self.0.live.name, Box::new(move || socket.disconnect_now(close)));
+                far.archive.after(&self.0.live.name, 0, Box::new(move || socket.disconnect_now(close)));
             }
             None => self.disconnect_now(close),
         }
@@ -492,15 +492,7 @@ impl Socket {
             self.register(id, Wait::One(sender))?;
             self.0.live.notify_outgoing(self, event, &args);
             let packets = flags.packets(self.io().parser().event(self.namespace(), Some(id), event, &args));
-            if let Some((far, _)) = self.far() {
-                // What was sent to it before goes first.
-                let (socket, flags) = (self.clone(), *flags);
-                // One that cannot take it owes no acknowledgement any more.
-                let send = move || drop(socket.send_with(&flags, &packets));
-                far.archive.after(&self.0.live.name, Box::new(send));
-                return Ok(());
-            }
-            Ok(self.send_with(flags, &packets)?)
+            Ok(self.send_in_turn(flags, packets)?)
         };
         match sent() {
             Ok(()) => PendingAck::waiting(self.clone(), id, receiver, limit(flags.timeout)),
@@ -528,6 +520,20 @@ impl Socket {
         if !self.is_closed() {
             self.0.session.send_volatile(packets);
         }
+        Ok(())
+    }
+
+    /// Sends behind all that this node has sent in the namespace before: some of it may be on its way through the cluster still.
+    pub(super) fn send_in_turn(&self, flags: &Flags, packets: Vec<Encoded>) -> Result<(), EmitError> {
+        let Some((far, _)) = self.far() else { return self.send_with(flags, &packets) };
+        if self.is_closed() {
+            return Err(EmitError::Disconnected);
+        }
+        let (socket, flags) = (self.clone(), *flags);
+        let bytes = packets.iter().map(Encoded::weight).sum();
+        // One that cannot take it by then has gone, and will hear of it.
+        let send = move || drop(socket.send_with(&flags, &packets));
+        far.archive.after(&self.0.live.name, bytes, Box::new(send));
         Ok(())
     }
 

@@ -41,9 +41,9 @@ impl Archive for Redis {
         }
     }
 
-    fn after(&self, namespace: &ByteString, act: Box<dyn FnOnce() + Send>) {
+    fn after(&self, namespace: &ByteString, bytes: usize, act: Box<dyn FnOnce() + Send>) {
         let streams = self.kept_in();
-        streams.backlog.after(streams.keys.place(namespace), act);
+        streams.backlog.after(streams.keys.place(namespace), bytes, act);
     }
 
     fn heard(&self, namespace: &ByteString) -> Offset {

@@ -89,12 +89,18 @@ impl Backlog {
         self.line_up(place, entry, true)
     }
 
-    /// Does something behind the last entry that this node is still to hear of; now, if there is none.
-    pub(in crate::cluster) fn after(&self, place: usize, act: Act) {
+    /// Does something behind the last entry that this node is still to hear of; now, if there is none, or no room for what it holds.
+    pub(in crate::cluster) fn after(&self, place: usize, bytes: usize, act: Act) {
         let mut state = self.lock();
-        match state.streams[place].waiting.iter_mut().rev().find(|waiting| waiting.is_pending) {
-            Some(last) => last.then.push(act),
-            None => {
+        let State { streams, bytes: held, .. } = &mut *state;
+        let weight = bytes + size_of::<Act>();
+        match streams[place].waiting.iter_mut().rev().find(|waiting| waiting.is_pending) {
+            Some(last) if *held + weight <= self.limit => {
+                *held += weight;
+                last.weight += weight;
+                last.then.push(act);
+            }
+            _ => {
                 drop(state);
                 act();
             }
@@ -226,6 +232,7 @@ mod tests {
     use super::*;
     use crate::cluster::wire::Bounds;
     use crate::hub::{Action, Args, Flags, Target};
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     #[test]
     fn what_a_redis_that_went_away_has_is_not_written_again() {
@@ -267,6 +274,25 @@ mod tests {
         read(&backlog, 0, 0);
         push(&backlog, 0, 5);
         assert_eq!(backlog.take().len(), 1);
+    }
+
+    #[test]
+    fn what_is_to_be_done_then_waits_within_the_same_bound() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let act = || {
+            let done = Arc::clone(&done);
+            Box::new(move || {
+                done.fetch_add(1, Relaxed);
+            }) as Act
+        };
+        let backlog = Backlog::new(1, 1_000, 10_000, Arc::default());
+        backlog.open();
+        assert!(backlog.record(0, &entry(0)));
+        (0..100).for_each(|_| backlog.after(0, 1_000, act()));
+        assert_eq!(done.load(Relaxed), 91);
+        assert_eq!(taken(&backlog), ["0"]);
+        assert_eq!(read(&backlog, 0, 0).remove(0).then.len(), 9);
+        assert_eq!(backlog.lock().bytes, 0);
     }
 
     #[test]
@@ -317,11 +343,11 @@ mod tests {
         assert!(!backlog.record(0, &entry(0)));
         backlog.open();
         assert_eq!(taken(&backlog), ["0"]);
-        backlog.after(0, act("nothing to wait for"));
+        backlog.after(0, 0, act("nothing to wait for"));
         assert!(backlog.record(0, &entry(1)));
-        backlog.after(0, act("behind 1"));
+        backlog.after(0, 100, act("behind 1"));
         assert!(backlog.record(0, &entry(2)));
-        backlog.after(0, act("behind 2"));
+        backlog.after(0, 0, act("behind 2"));
         assert_eq!(taken(&backlog), ["1", "2"]);
         assert!(read(&backlog, 0, 0).iter().all(|turn| turn.entry.is_none()));
         let turn = read(&backlog, 0, 1).remove(0);

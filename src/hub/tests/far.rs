@@ -3,8 +3,8 @@
 use crate::engine::CloseReason;
 use crate::hub::testing::{Client, Server};
 use crate::hub::{
-    Action, Adapter, AdapterError, Archive, ArchivedEvent, ArchivedSession, Args, Asked, ClusterReply, Flags, HandlerResult,
-    Namespace, Offset, Options, Recovered, RemoteAck, Room, SessionSource, Socket, Target,
+    Ack, Action, Adapter, AdapterError, Archive, ArchivedEvent, ArchivedSession, Args, Asked, ClusterReply, Data, Flags,
+    HandlerResult, Namespace, Offset, Options, Recovered, RemoteAck, Room, SessionSource, Socket, Target,
 };
 use crate::metrics::Metrics;
 use crate::protocol::sid::Pid;
@@ -43,6 +43,21 @@ async fn an_event_is_heard_in_its_turn_and_at_once_when_the_cluster_is_away() {
     assert_eq!(client.hear().await, r#"2["here","2-0"]"#);
     server.io.of("/").disconnect_sockets(false);
     assert_eq!(client.hear().await, "1");
+}
+
+#[tokio::test]
+async fn an_acknowledgement_leaves_when_what_was_said_before_is_safe() {
+    let say = |socket: Socket, Data(what): Data<String>| socket.io().emit("said", what).map(Ack);
+    let (tape, server) = node(&Arc::default(), Namespace::new("/").on("say", say));
+    let (mut client, _) = come(&server, "").await;
+    client.say(r#"27["say","tea?"]"#).await;
+    while tape.cluster.recorded.lock().expect("one thread").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tape.play(&server);
+    for expected in [r#"2["said","tea?","1-0"]"#, "37[]"] {
+        assert_eq!(client.hear().await, expected);
+    }
 }
 
 #[tokio::test]
@@ -250,7 +265,7 @@ impl Archive for Tape {
         true
     }
 
-    fn after(&self, _: &ByteString, act: Box<dyn FnOnce() + Send>) {
+    fn after(&self, _: &ByteString, _: usize, act: Box<dyn FnOnce() + Send>) {
         if self.played.load(Relaxed) == self.cluster.recorded.lock().expect("one thread").len() {
             act();
         } else {
