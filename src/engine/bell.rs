@@ -29,6 +29,11 @@ impl Bell {
         *self.lock() = Some(waker.clone());
     }
 
+    /// Nobody listens any more: a waker keeps all the memory of its task.
+    pub(super) fn leave(&self) {
+        *self.lock() = None;
+    }
+
     /// Whether it was rung since it was asked last.
     pub(super) fn is_heard(&self) -> bool {
         self.is_rung.load(Relaxed) && self.is_rung.swap(false, Acquire)
@@ -59,6 +64,23 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Relaxed);
         }
+    }
+
+    #[test]
+    fn who_is_woken_finds_that_it_was_rung() {
+        struct Looks(Arc<Bell>, AtomicBool);
+        impl Wake for Looks {
+            fn wake(self: Arc<Self>) {
+                self.1.store(self.0.is_heard(), Relaxed);
+            }
+        }
+        let bell = Arc::new(Bell::default());
+        let listener = Arc::new(Looks(Arc::clone(&bell), AtomicBool::new(false)));
+        bell.listen(&Arc::clone(&listener).into());
+        bell.ring();
+        assert!(listener.1.load(Relaxed));
+        bell.leave();
+        assert_eq!(Arc::strong_count(&listener), 1);
     }
 
     #[test]

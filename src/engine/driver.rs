@@ -89,6 +89,7 @@ pub(super) async fn drive(session: Arc<Session>, mut socket: Option<Box<WebSocke
             yield_now().await;
         }
     }
+    session.bell.leave();
     if let Some(socket) = socket {
         // What it has read and cannot hand on any more goes at once.
         let stream = Arc::clone(socket.stream());

@@ -316,7 +316,7 @@ impl Session {
             self.bell.ring();
         }
         let state = self.run_from(state);
-        if state.machine.is_open() && state.upgraded.is_none() { Turn::of(&state) } else { None }
+        if state.machine.is_open() { Turn::of(&state) } else { None }
     }
 
     /// The transport is gone.

@@ -149,7 +149,7 @@ impl Args {
 
     /// The arguments as JSON without the brackets; empty when there are none.
     pub(crate) fn tail(&self) -> &str {
-        self.text.get(self.tail.clone()).unwrap_or_default()
+        self.text.get(self.tail.clone()).expect("it was found there")
     }
 
     /// Each argument as JSON.

@@ -171,8 +171,9 @@ fn decode(text: ByteString, max_attachments: usize) -> Result<(ByteString, Body,
 
 /// Where a part of a text is in it.
 pub(crate) fn part(text: &str, part: &str) -> Range<usize> {
-    // Nothing may be from anywhere.
-    let start = if part.is_empty() { 0 } else { part.as_ptr().addr() - text.as_ptr().addr() };
+    // An empty text may be one that stands for nothing, and not from here.
+    let start = if part.is_empty() { Some(0) } else { part.as_ptr().addr().checked_sub(text.as_ptr().addr()) };
+    let start = start.filter(|start| start + part.len() <= text.len()).expect("a part of the text");
     start..start + part.len()
 }
 
@@ -232,7 +233,7 @@ fn ack_id(text: &ByteString, digits: &str) -> AckId {
 
 /// An array that begins with the event's name, at `json` in `text`.
 pub(crate) fn json_name_and_arguments(text: ByteString, json: Range<usize>) -> Result<(SmolStr, Args), DecodeError> {
-    let json = text.get(json).unwrap_or_default();
+    let json = text.get(json).expect("a part of the text");
     let (first, len) = array::<&RawValue>(json).map_err(|_| DecodeError::InvalidPayload)?;
     let first = first.ok_or(DecodeError::InvalidPayload)?.get();
     let name = event_name(first).filter(|name| !is_reserved(name)).ok_or(DecodeError::InvalidPayload)?;
@@ -246,7 +247,7 @@ fn acknowledgement(text: ByteString, json: Range<usize>) -> Result<Args, DecodeE
     if json.is_empty() {
         return Ok(Args::none());
     }
-    let json = text.get(json).unwrap_or_default();
+    let json = text.get(json).expect("a part of the text");
     let len = validate_array(json).map_err(|_| DecodeError::InvalidPayload)?;
     let tail = part(&text, trim_brackets(json));
     Ok(Args::validated(text, tail, len))
