@@ -276,9 +276,11 @@ class Status(unittest.TestCase):
         with Fleet() as fleet:
             fleet.host("app1").update({"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1})
             # That there is no nginx here to be seen is not what this is about.
-            said = fleet.play("status.yml").output
+            said = fleet.play("status.yml").refused()
             self.assertRegex(said, r'ok: \[app1\] => \{\s+"msg": \[\s+"cannot be reached"')
             self.assertRegex(said, r'ok: \[app2\] => \{\s+"msg": \[\s+"(instance|releases) ')
+            self.assertIn('"msg": "app1 cannot be reached."', said)
+            self.assertNotIn('"msg": "app2 cannot be reached."', said)
 
 
 class Connections(unittest.TestCase):
@@ -316,6 +318,13 @@ class Balancer(unittest.TestCase):
                 self.assertIn("stickyport_nginx_front_networks believes everybody", fleet.play("values.yml").refused())
             fleet.host("proxy1")["stickyport_nginx_front_networks"] = ["10.0.0.0/24"]
             fleet.play("values.yml").done()
+
+    def test_an_https_that_nobody_speaks_is_said(self):
+        with Fleet() as fleet:
+            fleet.host("app1")["stickyport_config"] = {"public_url": "https://chat.example.org"}
+            self.assertIn("WARNING: public_url is https://chat.example.org, and proxy1 speaks plain HTTP", fleet.play("values.yml").done())
+            fleet.host("proxy1")["stickyport_nginx_tls"] = {"certificate": "/c.pem", "key": "/k.pem"}
+            self.assertNotIn("WARNING", fleet.play("values.yml").done())
 
     def test_every_port_that_a_network_balancer_leads_to_takes_the_proxy_protocol(self):
         with Fleet() as fleet:
