@@ -135,6 +135,17 @@ fn logs_are_for_people_or_for_machines() {
 }
 
 #[test]
+fn a_redis_that_is_away_is_named_once_and_without_its_password() {
+    for command in [&["nodes"][..], &["emit", "hello"]] {
+        let (code, out, complaint) = run(stickyport().args(command).args(["--set", "redis.url=redis://user:secret@127.0.0.1:1"]));
+        assert_eq!((code, out.as_str()), (Some(75), ""), "{complaint}");
+        assert!(complaint.starts_with("stickyport: Redis at 127.0.0.1:1: Redis does not "), "{complaint}");
+        assert_eq!(complaint.matches("Connection refused").count(), 1, "{complaint}");
+        assert!(!complaint.contains("secret"), "{complaint}");
+    }
+}
+
+#[test]
 fn the_url_that_is_printed_is_the_one_that_is_set() {
     let place = Place::new("url");
     let (http, mut plain) = (place.http, place.command(0));
