@@ -218,7 +218,7 @@ metrics! {
     cluster_unsent: Counter,
     /// Messages that came over the cluster's channels, this node's own among them.
     cluster_received: Counter,
-    /// Messages from the cluster that were skipped: not of our form, or beyond a limit.
+    /// Messages from the cluster that were skipped, and sockets in a list from there: not of our form, or beyond a limit.
     cluster_skipped: Counter,
     /// Packets that broke Socket.IO's rules, each of which closed its session.
     protocol_errors: Counter,

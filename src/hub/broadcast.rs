@@ -197,8 +197,11 @@ impl Broadcast {
     pub async fn fetch_sockets(&self) -> ClusterReply<Vec<RemoteSocket>> {
         let mut reply = ClusterReply::of(self.local_sockets().iter().map(RemoteSocket::of).collect::<Vec<_>>());
         for (adapter, namespace) in self.elsewhere() {
-            let fetched = adapter.fetch(&namespace, &self.target).await;
-            let told = |json: &_| RemoteSocket::told(&self.io, &namespace, json);
+            let fetched = Arc::clone(&adapter).fetch(&namespace, &self.target).await;
+            let told = |json: &_| {
+                let told = RemoteSocket::told(&self.io, &namespace, json);
+                told.inspect_err(|error| self.io.skipped_socket(adapter.metrics(), error)).ok()
+            };
             reply.add(fetched, |sockets, fetched| sockets.extend(fetched.iter().filter_map(|json| told(json))));
         }
         reply

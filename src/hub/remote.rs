@@ -44,8 +44,11 @@ impl RemoteSocket {
         }
     }
 
-    /// What another node tells of a socket; `None` if it is not of the reference's form.
-    pub(super) fn told(io: &SocketIo, namespace: &ByteString, json: &RawValue) -> Option<Self> {
+    /// What another node tells of a socket.
+    ///
+    /// # Errors
+    /// It is not of the reference's form.
+    pub(super) fn told(io: &SocketIo, namespace: &ByteString, json: &RawValue) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         struct Told<'a> {
             id: &'a str,
@@ -55,9 +58,9 @@ impl RemoteSocket {
             #[serde(default)]
             data: Option<Box<RawValue>>,
         }
-        let Told { id, handshake, rooms, data } = serde_json::from_str(json.get()).ok()?;
+        let Told { id, handshake, rooms, data } = serde_json::from_str(json.get())?;
         let target = Target { rooms: vec![Room::from(id)], except: Vec::new() };
-        Some(Self {
+        Ok(Self {
             id: id.into(),
             handshake,
             rooms,

@@ -17,10 +17,18 @@ impl Room {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The one that JavaScript's `String()` makes of a number.
+    pub(crate) fn of_number(number: f64) -> Self {
+        let is_plain = number == 0.0 || (1e-6..1e21).contains(&number.abs());
+        // There is no -0.
+        let text = if is_plain { (number + 0.0).to_string() } else { format!("{number:e}") };
+        Self(text.replace("inf", "Infinity").replace('e', "e+").replace("e+-", "e-").into())
+    }
 }
 
 impl<'de> Deserialize<'de> for Room {
-    /// From a text, or from a number, which servers of Node may have for one.
+    /// From a text, or from what else servers of Node may have for one.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Name;
         impl Visitor<'_> for Name {
@@ -35,11 +43,23 @@ impl<'de> Deserialize<'de> for Room {
             }
 
             fn visit_u64<E>(self, number: u64) -> Result<Room, E> {
-                Ok(number.to_string().into())
+                Ok(Room::of_number(number as f64))
             }
 
             fn visit_i64<E>(self, number: i64) -> Result<Room, E> {
-                Ok(number.to_string().into())
+                Ok(Room::of_number(number as f64))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Room, E> {
+                Ok(Room::of_number(number))
+            }
+
+            fn visit_bool<E>(self, is_true: bool) -> Result<Room, E> {
+                Ok(is_true.to_string().into())
+            }
+
+            fn visit_unit<E>(self) -> Result<Room, E> {
+                Ok("null".into())
             }
         }
         deserializer.deserialize_any(Name)
@@ -183,9 +203,26 @@ mod tests {
     }
 
     #[test]
-    fn a_room_that_is_a_number_has_the_name_that_javascript_shows() {
-        let rooms: Vec<Room> = serde_json::from_str(r#"["a", 123, -1]"#).expect("names");
-        assert_eq!(rooms, ["a", "123", "-1"]);
-        assert!(serde_json::from_str::<Room>("null").is_err());
+    fn a_room_that_is_no_text_has_the_name_that_javascript_shows() {
+        for (json, shown) in [
+            ("\"a\"", "a"),
+            ("123", "123"),
+            ("-1", "-1"),
+            ("1.5", "1.5"),
+            ("-0.0", "0"),
+            ("0.000001", "0.000001"),
+            ("1.5e-7", "1.5e-7"),
+            ("9007199254740992", "9007199254740992"),
+            // No number of JavaScript's has all of these digits.
+            ("1152921504606846976", "1152921504606847000"),
+            ("100000000000000000000", "100000000000000000000"),
+            ("1e+21", "1e+21"),
+            ("-1.25e21", "-1.25e+21"),
+            ("true", "true"),
+            ("null", "null"),
+        ] {
+            assert_eq!(serde_json::from_str::<Room>(json).ok(), Some(Room::from(shown)), "{json}");
+        }
+        assert!(serde_json::from_str::<Room>("[]").is_err());
     }
 }

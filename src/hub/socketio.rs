@@ -76,6 +76,8 @@ struct Hub {
     memory: Option<Arc<Memory>>,
     /// That clients use another parser.
     foreign_clients: Reminder,
+    /// That what another node tells of a socket cannot be read.
+    skipped_sockets: Reminder,
     /// To the other nodes, if there are any.
     adapter: Option<Arc<dyn Adapter>>,
     /// What they keep for clients who may come back on any of them, if they do.
@@ -210,6 +212,7 @@ impl SocketIo {
             runtime: OnceLock::new(),
             memory: None,
             foreign_clients: Reminder::default(),
+            skipped_sockets: Reminder::default(),
             adapter: None,
             archive: None,
         };
@@ -430,6 +433,14 @@ impl SocketIo {
 
     pub(super) fn parser(&self) -> Parser {
         self.0.options.parser
+    }
+
+    /// What another node tells of a socket cannot be read.
+    pub(super) fn skipped_socket(&self, metrics: &Metrics, error: &serde_json::Error) {
+        metrics.cluster_skipped.inc();
+        if self.0.skipped_sockets.is_due(Instant::now()) {
+            tracing::warn!("a socket of another node was left out of a list: {error}");
+        }
     }
 
     /// Tells the operator why a client that uses another parser cannot come in.

@@ -176,7 +176,7 @@ mod tests {
             ("93a16182a47479706502a46461746191a17880c0", WireError::Malformed),
             // 2^32 rooms are announced.
             ("93a16182a47479706502a46461746191a17881a5726f6f6d73ddffffffff", WireError::TooManyRooms),
-            ("93a16182a47479706502a46461746191a17881a5726f6f6d739190", WireError::Malformed),
+            ("93a16182a47479706502a46461746191a17881a5726f6f6d73a161", WireError::Malformed),
         ] {
             assert_eq!(Broadcast::decode(&unhex(message), &BOUNDS).err(), Some(error), "{message}");
         }

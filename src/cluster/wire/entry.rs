@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
@@ -79,8 +79,8 @@ impl Entry {
         let (kind, data) = match action {
             Action::ServerSideEmit { .. } => return Ok(None),
             Action::Emit { target, flags, event, args } => (BROADCAST, event_data(target, flags, event, args, bounds)?),
-            Action::Join { target, rooms } => (JOIN, Data::Json(json_rooms(target, rooms))),
-            Action::Leave { target, rooms } => (LEAVE, Data::Json(json_rooms(target, rooms))),
+            Action::Join { target, rooms } => (JOIN, Data::Json(json_rooms(target, &rooms))),
+            Action::Leave { target, rooms } => (LEAVE, Data::Json(json_rooms(target, &names(rooms)))),
             Action::Disconnect { target, close } => {
                 let opts = json_scope(target, &Flags::default());
                 (DISCONNECT, Data::Json(format!(r#"{{"opts":{opts},"close":{close}}}"#).into()))
@@ -296,8 +296,8 @@ fn json_scope(Target { rooms, except }: &Target, flags: &Flags) -> String {
     format!(r#"{{"rooms":{},"except":{},"flags":{{{}}}}}"#, raw(&names(rooms)), raw(&names(except)), shown.join(","))
 }
 
-fn json_rooms(target: &Target, rooms: &[Room]) -> ByteString {
-    format!(r#"{{"opts":{},"rooms":{}}}"#, json_scope(target, &Flags::default()), raw(&rooms)).into()
+fn json_rooms(target: &Target, rooms: &impl Serialize) -> ByteString {
+    format!(r#"{{"opts":{},"rooms":{}}}"#, json_scope(target, &Flags::default()), raw(rooms)).into()
 }
 
 #[cfg(test)]
@@ -305,6 +305,19 @@ mod tests {
     use super::*;
     use crate::cluster::wire::testing::{BOUNDS, rooms as names};
     use proptest::prelude::*;
+
+    #[test]
+    fn who_leaves_a_room_leaves_the_number_too() {
+        let (target, rooms) = (Target::default(), names(&["123"]));
+        for (action, shown) in [
+            (Action::Join { target: &target, rooms: &rooms }, r#""rooms":["123"]}"#),
+            (Action::Leave { target: &target, rooms: &rooms }, r#""rooms":["123",123]}"#),
+        ] {
+            let entry = Entry::of("me", &"/".into(), action, &BOUNDS).expect("short").expect("for the others, too");
+            let Data::Json(json) = &entry.data else { panic!("no bytes") };
+            assert!(json.ends_with(shown), "{json}");
+        }
+    }
 
     #[test]
     fn what_is_not_of_this_form_is_skipped() {
@@ -326,7 +339,7 @@ mod tests {
             ("3", r#"{"packet":{"type":2,"data":["x"]},"opts":{"rooms":"a"}}"#),
             ("9", r#"{"opts":{}}"#),
             ("", r#"{"opts":{}}"#),
-            ("4", r#"{"opts":{},"rooms":[null]}"#),
+            ("4", r#"{"opts":{},"rooms":{}}"#),
             ("4", &format!(r#"{{"opts":{{}},"rooms":{deep}}}"#)),
         ] {
             assert_eq!(read(kind, data), Err(WireError::Malformed), "{kind} {data:.60}");

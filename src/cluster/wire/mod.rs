@@ -104,7 +104,7 @@ impl Scope {
     }
 }
 
-/// What a target calls a room: to JavaScript a number is not the text that looks like it, and who is in either is meant.
+/// What a target, or who is to leave, calls a room: to JavaScript a number is not the text that looks like it, and who is in either is meant.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Name<'a> {
@@ -159,6 +159,9 @@ fn append_flags(out: &mut Vec<u8>, flags: &Flags) {
     }
 }
 
+/// What a list or a map is called in the place of a room: if it had no name, a target could be left with none, which is everyone.
+const NAMELESS: &str = "[object Object]";
+
 fn read_rooms(reader: &mut Reader<'_>, bounds: &Bounds) -> Result<Vec<Room>, WireError> {
     let Head::Array(len) = head(reader)? else { return Err(WireError::Malformed) };
     // Each may have two names.
@@ -167,12 +170,18 @@ fn read_rooms(reader: &mut Reader<'_>, bounds: &Bounds) -> Result<Vec<Room>, Wir
     }
     let mut read = ReadRooms::new(bounds.rooms);
     for _ in 0..len {
-        match head(reader)? {
-            Head::Str(name) => read.text(&String::from_utf8_lossy(name))?,
-            Head::Unsigned(number) => read.number(&number.to_string())?,
-            Head::Signed(number) => read.number(&number.to_string())?,
-            _ => return Err(WireError::Malformed),
+        match head(&mut reader.clone())? {
+            // Its own memory: the message is long gone when a socket is still in the room.
+            Head::Str(name) => read.text((&*String::from_utf8_lossy(name)).into())?,
+            Head::Unsigned(number) => read.other(Room::of_number(number as f64))?,
+            Head::Signed(number) => read.other(Room::of_number(number as f64))?,
+            Head::Float(number) => read.other(Room::of_number(number))?,
+            Head::Bool(is_true) => read.other(is_true.to_string().into())?,
+            Head::Nil => read.other("null".into())?,
+            Head::Undefined => read.other("undefined".into())?,
+            Head::Bin(_) | Head::Date(_) | Head::Extension(..) | Head::Array(_) | Head::Map(_) => read.other(NAMELESS.into())?,
         }
+        reader.skip()?;
     }
     Ok(read.rooms)
 }
@@ -189,22 +198,22 @@ impl ReadRooms {
         Self { rooms: Vec::new(), limit, is_text: false }
     }
 
-    fn text(&mut self, name: &str) -> Result<(), WireError> {
+    fn text(&mut self, room: Room) -> Result<(), WireError> {
         self.is_text = true;
-        self.push(name)
+        self.push(room)
     }
 
-    fn number(&mut self, shown: &str) -> Result<(), WireError> {
-        let is_second_name = std::mem::take(&mut self.is_text) && self.rooms.last().is_some_and(|last| last == shown);
+    /// What is no text, as JavaScript shows it.
+    fn other(&mut self, shown: Room) -> Result<(), WireError> {
+        let is_second_name = std::mem::take(&mut self.is_text) && self.rooms.last() == Some(&shown);
         if is_second_name { Ok(()) } else { self.push(shown) }
     }
 
-    fn push(&mut self, name: &str) -> Result<(), WireError> {
+    fn push(&mut self, room: Room) -> Result<(), WireError> {
         if self.rooms.len() == self.limit {
             return Err(WireError::TooManyRooms);
         }
-        // Its own memory: the message is long gone when a socket is still in the room.
-        self.rooms.push(name.into());
+        self.rooms.push(room);
         Ok(())
     }
 }
@@ -246,6 +255,7 @@ fn head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, WireError> {
 mod tests {
     use super::*;
     use crate::cluster::wire::testing::{BOUNDS, rooms};
+    use crate::protocol::sio::transcode::append_json_within;
 
     #[test]
     fn a_room_that_may_be_a_number_is_called_both_and_is_one() {
@@ -270,5 +280,20 @@ mod tests {
             let out = out.split_off(1).into();
             assert_eq!(read_rooms(&mut Reader::of(&out), &BOUNDS).expect("written a line ago"), room);
         }
+    }
+
+    #[test]
+    fn a_room_that_is_no_text_costs_nobody_the_message() {
+        let read = ["a", "1.5", "1e+21", "true", "null", NAMELESS, NAMELESS, "z"];
+        let json = r#"["a",1.5,1e+21,true,null,{"b":["c"]},["d"],"z"]"#;
+        let raw = serde_json::value::RawValue::from_string(json.to_owned()).expect("JSON");
+        assert_eq!(request::rooms(&raw, &BOUNDS).expect("a list"), rooms(&read));
+        let mut msgpack = Vec::new();
+        append_json_within(&mut msgpack, json, &[], BOUNDS.bytes).expect("short");
+        assert_eq!(read_rooms(&mut Reader::of(&msgpack.into()), &BOUNDS).expect("a list"), rooms(&read));
+        // Undefined, infinite, an integer of 64 bits, and bytes, which JSON has not.
+        let msgpack = testing::unhex("94d40000cbfff0000000000000cf1000000000000000c40161");
+        let read = ["undefined", "-Infinity", "1152921504606847000", NAMELESS];
+        assert_eq!(read_rooms(&mut Reader::of(&msgpack), &BOUNDS).expect("a list"), rooms(&read));
     }
 }

@@ -1,13 +1,13 @@
 //! What a node asks of all others: JSON, but for a broadcast that wants acknowledgements, which is msgpack.
 
 use super::broadcast::Packet;
-use super::{Bounds, ReadRooms, Scope, WireError, head, members, names};
+use super::{Bounds, NAMELESS, ReadRooms, Scope, WireError, head, members, names};
 use crate::hub::{Flags, Room, Target};
 use crate::protocol::sio::transcode::{Head, Reader, append_map, append_number, append_str};
 use crate::protocol::sio::{Args, DecodeError};
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::de::{DeserializeSeed, Error as _, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
@@ -135,9 +135,13 @@ impl<'a> Request<'a> {
         match &self.body {
             Wish::Sockets(rooms) => json.rooms = Some(raw(rooms)),
             Wish::AllRooms => {}
-            Wish::Join(target, rooms) | Wish::Leave(target, rooms) => {
+            Wish::Join(target, rooms) => {
                 json.opts = Some(Opts::of(target));
                 json.rooms = Some(raw(rooms));
+            }
+            Wish::Leave(target, rooms) => {
+                json.opts = Some(Opts::of(target));
+                json.rooms = Some(raw(&names(rooms)));
             }
             Wish::Disconnect(target, close) => {
                 json.opts = Some(Opts::of(target));
@@ -333,7 +337,7 @@ fn show_bytes(value: &mut serde_json::Value, attachments: &[Bytes], left: &mut u
     }
 }
 
-/// The names of rooms: texts, and numbers as JavaScript shows them.
+/// The names of rooms: texts, and what else is one as JavaScript shows it.
 pub(super) fn rooms(raw: &RawValue, bounds: &Bounds) -> Result<Vec<Room>, WireError> {
     /// Stops at the bound, and says so by being empty.
     struct Rooms(usize);
@@ -349,11 +353,8 @@ pub(super) fn rooms(raw: &RawValue, bounds: &Bounds) -> Result<Vec<Room>, WireEr
             let mut read = ReadRooms::new(self.0);
             while let Some(raw) = seq.next_element::<&RawValue>()? {
                 let text = raw.get();
-                let is_read = match text.as_bytes().first() {
-                    Some(b'"') => read.text(&serde_json::from_str::<String>(text).map_err(A::Error::custom)?),
-                    Some(b'-' | b'0'..=b'9') => read.number(text),
-                    _ => return Err(A::Error::custom("no room")),
-                };
+                let room = serde_json::from_str(text).unwrap_or_else(|_| NAMELESS.into());
+                let is_read = if text.starts_with('"') { read.text(room) } else { read.other(room) };
                 if is_read.is_err() {
                     while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
                     return Ok(None);
@@ -406,6 +407,18 @@ mod tests {
     }
 
     #[test]
+    fn who_leaves_a_room_leaves_the_number_too() {
+        let target = Target { rooms: names(&["a"]), except: Vec::new() };
+        for (body, shown) in [
+            (Wish::Join(target.clone(), names(&["123"])), r#"{"type":2,"opts":{"rooms":["a"],"except":[]},"rooms":["123"]}"#),
+            (Wish::Leave(target, names(&["123"])), r#"{"type":3,"opts":{"rooms":["a"],"except":[]},"rooms":["123",123]}"#),
+        ] {
+            let message = Request { sender: None, id: None, body }.encode(&BOUNDS).expect("short");
+            assert_eq!(String::from_utf8_lossy(&message), shown);
+        }
+    }
+
+    #[test]
     fn what_is_not_of_this_form_is_skipped() {
         let deep = "[".repeat(100_000);
         for text in [
@@ -420,8 +433,8 @@ mod tests {
             r#"{"type":6,"data":[]}"#,
             r#"{"type":6,"data":{}}"#,
             r#"{"type":2,"opts":{"rooms":"a","except":[]},"rooms":[]}"#,
-            r#"{"type":2,"opts":{"rooms":[null],"except":[]},"rooms":[]}"#,
-            r#"{"type":0,"rooms":[["a"]]}"#,
+            r#"{"type":2,"opts":{"rooms":[nul],"except":[]},"rooms":[]}"#,
+            r#"{"type":0,"rooms":{}}"#,
             r#"{"type":2,"opts":{},"rooms":[]}x"#,
             &deep,
             &format!(r#"{{"type":6,"data":{deep}}}"#),

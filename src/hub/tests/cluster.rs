@@ -54,9 +54,11 @@ async fn namespaces_are_told_as_they_come_and_go() {
 
 #[tokio::test]
 async fn those_elsewhere_are_known_and_who_is_missing_is_named() {
-    let (_, server) = cluster();
+    let (others, server) = cluster();
     let _client = server.joined().await;
     let reply = server.io.fetch_sockets().await;
+    // One that cannot be read.
+    assert_eq!(others.metrics.cluster_skipped.get(), 1);
     let ids: Vec<_> = reply.value.iter().map(|socket| socket.id().as_str()).collect();
     let here = server.io.of("/").local_sockets()[0].id().clone();
     assert_eq!(ids, [here.as_str(), "far"]);

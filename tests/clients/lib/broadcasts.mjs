@@ -78,6 +78,33 @@ export function broadcasts(nodes, joined = () => {}) {
         await moves("leave", inside);
       });
 
+      test("to a room that is a number, and that everyone was taken out of", async () => {
+        const inside = [];
+        for (const node of nodes) inside.push(await node.client("/", [123]));
+        const act = async () => {
+          sender.op("socketsLeave", { args: [123] });
+          // Node's have their own leave only when they hear it from Redis.
+          await sender.child.event("rooms", { sid: inside[number].id });
+          sender.op("emit", { rooms: [123], args: ["number"] });
+        };
+        assert.deepEqual(await heard(inside, act, say), inside.map(() => []));
+        inside.forEach((client) => client.disconnect());
+      });
+
+      if (sender.kind === "reference") {
+        reaches("to a room, and to what is no room", { rooms: ["all", null, true, 1.5, {}, ["odd"]] }, all);
+        reaches("to a room but for what is none", { rooms: ["all"], except: [null, true, 1.5, {}, ["odd"]] }, all);
+        reaches("to what is no room", { rooms: [{}, ["odd"]] }, []);
+      } else {
+        test("to sockets in what is no room, which are listed", async () => {
+          const client = await theirs.client("/", [1.5, 1e20, true, null]);
+          sender.op("fetchSockets", { n: `listed ${++mark}`, rooms: [client.id] });
+          const { value } = await sender.child.event("result", { n: `listed ${mark}` });
+          assert.deepEqual(value.map(({ rooms }) => rooms), [[client.id, "1.5", "100000000000000000000", "true", "null"]]);
+          client.disconnect();
+        });
+      }
+
       test("from a socket to the others", async () => {
         const speaker = clients[2 * number];
         const lists = await heard(clients, () => sender.op("emit", { sid: speaker.id, args: ["others"] }), say);
