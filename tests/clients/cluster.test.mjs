@@ -16,6 +16,8 @@ import { BINARY, Instance, freePorts, scratch } from "./lib/servers.mjs";
 import { event, until } from "./lib/waiting.mjs";
 
 const run = promisify(execFile);
+/** A Python that has the packages of `requirements.txt`. */
+const PYTHON = process.env.STICKYPORT_PYTHON ?? "python3";
 const root = scratch();
 const folder = () => mkdtempSync(join(root, "part-"));
 const redis = await new Redis(folder()).start();
@@ -63,6 +65,20 @@ describe("a broadcast", () => {
     const there = emitter.of("/emitted");
     assert.deepEqual(await heard(elsewhere, () => there.emit("there"), (last) => there.emit(last)), elsewhere.map(() => [["there"]]));
     elsewhere.forEach((client) => client.disconnect());
+    await client.close();
+  });
+
+  test("of Python's emitter", async () => {
+    const client = await createClient({ url: redis.url }).connect();
+    const last = new Emitter(client);
+    const program = "import redis, socket_io_emitter, sys\nemitter = socket_io_emitter.Emitter({'client': redis.from_url(sys.argv[1])})\n";
+    for (const [line, isTold] of [
+      ["emitter.Emit('x', 1, ['é'])", () => true],
+      ["emitter.To('odd').Emit('x', 1, ['é'])", (index) => index % 2 === 1],
+    ]) {
+      const lists = await heard(clients, () => run(PYTHON, ["-B", "-c", program + line, redis.url]), (name) => last.emit(name));
+      assert.deepEqual(lists, clients.map((_, index) => (isTold(index) ? [["x", 1, ["é"]]] : [])));
+    }
     await client.close();
   });
 

@@ -146,11 +146,13 @@ mod tests {
 
     #[test]
     fn emitters_of_old_leave_out_what_they_do_not_know() {
-        // ["emitter", {"type": 5, "data": ["x", 7]}, {}]
-        let message = unhex("93a7656d697474657282a47479706505a46461746192a1780780");
-        let broadcast = Broadcast::decode(&message, &BOUNDS).expect("taken");
-        assert_eq!((broadcast.scope.clone(), &*broadcast.namespace()), (Scope::default(), "/"));
-        assert_eq!(broadcast.event(&BOUNDS).map(|(name, args)| (name, args.json())), Ok(("x".into(), "[7]".into())));
+        // ["emitter", {"type": 5, "data": ["x", 7]}, {}], and with {"flags": "", "rooms": ""}
+        for options in ["80", "82a5666c616773a0a5726f6f6d73a0"] {
+            let message = unhex(&format!("93a7656d697474657282a47479706505a46461746192a17807{options}"));
+            let broadcast = Broadcast::decode(&message, &BOUNDS).expect("taken");
+            assert_eq!((broadcast.scope.clone(), &*broadcast.namespace()), (Scope::default(), "/"));
+            assert_eq!(broadcast.event(&BOUNDS).map(|(name, args)| (name, args.json())), Ok(("x".into(), "[7]".into())));
+        }
     }
 
     #[test]

@@ -93,6 +93,8 @@ impl Scope {
         let mut scope = Self::default();
         members(reader, |key, reader| {
             match key {
+                // Python's emitter says it so when it has none.
+                b"rooms" | b"flags" if head(&mut reader.clone())? == Head::Str(b"") => reader.skip()?,
                 b"rooms" => scope.target.rooms = read_rooms(reader, bounds)?,
                 b"except" => scope.target.except = read_rooms(reader, bounds)?,
                 b"flags" => scope.flags = read_flags(reader)?,
