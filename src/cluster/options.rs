@@ -59,4 +59,9 @@ impl Options {
     pub fn address(&self) -> String {
         link::client(&self.url).map(|client| client.get_connection_info().addr().to_string()).unwrap_or_default()
     }
+
+    /// Where a node is told that a client of its is at another one: a channel of ours that Node's servers do not hear.
+    pub(super) fn fence_channel(&self, uid: &str) -> String {
+        format!("stickyport#{}#fence#{uid}", self.prefix)
+    }
 }

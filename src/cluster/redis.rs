@@ -216,7 +216,7 @@ impl Redis {
 
     /// Where a node is told that a client of its is at another one: a channel of ours that Node's servers do not hear.
     pub(super) fn fence_channel(&self, uid: &str) -> String {
-        format!("stickyport#{}#fence#{uid}", self.options.prefix)
+        self.options.fence_channel(uid)
     }
 
     /// `false` says that it was not sent.

@@ -8,14 +8,14 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd, pipe};
 use std::collections::HashMap;
 use std::error::Error;
-use std::io;
 use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use tokio::try_join;
 
-/// So many answers are waited for to know how long one takes.
+/// So many answers are waited for to know how long one takes, and fewer if they take so long together.
 const PINGS: usize = 9;
-/// How long all of it may take: for each answer as long as a node waits would be too long for who reads this.
-const WHOLE: Duration = Duration::from_secs(8);
+const ENOUGH: Duration = Duration::from_secs(1);
+/// Who asks, where nodes have their ids.
+const NODE: &str = "stickyport-check";
 /// The id of no connection.
 const NOBODY: i64 = i64::MAX;
 
@@ -93,12 +93,14 @@ pub enum Obstacle {
     Old,
     #[error("still reads its data")]
     Loading,
+    #[error("does not let its user in")]
+    Forbidden,
     #[error("refuses")]
     Refusal,
 }
 
 impl Survey {
-    /// Asks the Redis of these options.
+    /// Asks the Redis of these options, and waits for each answer as long as a node would.
     ///
     /// # Errors
     /// It is not there, or does not let its user in.
@@ -106,57 +108,76 @@ impl Survey {
         let (client, address) = (link::client(&options.url), options.address());
         let asked = async {
             let config = AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
-            let mut connection = client?.get_multiplexed_async_connection_with_config(&config).await?;
-            ask(&mut connection, options).await
+            let connection = client?.get_multiplexed_async_connection_with_config(&config).await?;
+            ask(&connection, options).await
         };
-        let late = || Err(io::Error::from(io::ErrorKind::TimedOut).into());
-        match timeout(WHOLE, asked).await.unwrap_or_else(|_| late()) {
+        match asked.await {
             Ok(survey) => Ok(Self { address, ..survey }),
             Err(error) => Err(SurveyError { address, obstacle: obstacle(&error), source: error }),
         }
     }
 }
 
-async fn ask(connection: &mut MultiplexedConnection, options: &Options) -> RedisResult<Survey> {
-    let mut times = Vec::with_capacity(PINGS);
-    for _ in 0..PINGS {
-        let began = Instant::now();
-        cmd("PING").exec_async(connection).await?;
-        times.push(began.elapsed());
-    }
-    times.sort_unstable();
-    let hello: HashMap<String, Value> = cmd("HELLO").arg(3).query_async(connection).await?;
+async fn ask(connection: &MultiplexedConnection, options: &Options) -> RedisResult<Survey> {
+    let round_trip = round_trip(connection.clone()).await?;
+    // At once, so that one that is far away is asked as quickly as it can be.
+    let (hello, limits, info, memory, eviction, forbidden, unending) = try_join!(
+        hello(connection.clone()),
+        setting(connection.clone(), "client-output-buffer-limit"),
+        info(connection.clone()),
+        setting(connection.clone(), "maxmemory"),
+        setting(connection.clone(), "maxmemory-policy"),
+        forbidden(connection.clone(), options),
+        unending(connection.clone(), options),
+    )?;
     let text = |name: &str| match hello.get(name) {
         Some(Value::BulkString(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
         Some(Value::SimpleString(text)) => text.clone(),
         _ => String::new(),
     };
-    let limits = setting(connection, "client-output-buffer-limit").await?;
-    let info: Option<String> = allowed(cmd("INFO").arg("memory").query_async(connection).await)?;
     let info = |name: &str| {
         let lines = info.as_deref().unwrap_or_default().lines();
         lines.filter_map(|line| line.split_once(':')).find(|(found, _)| *found == name).map(|(_, value)| value.trim().to_owned())
     };
-    let memory = setting(connection, "maxmemory").await?.or_else(|| info("maxmemory"));
-    let eviction = setting(connection, "maxmemory-policy").await?.or_else(|| info("maxmemory_policy"));
+    let memory = memory.or_else(|| info("maxmemory"));
     Ok(Survey {
         address: String::new(),
         name: text("server"),
         version: text("version"),
         mode: text("mode"),
         role: text("role"),
-        forbidden: forbidden(connection, options).await?,
-        unending: if options.adapter == Protocol::RedisStreams { unending(connection).await? } else { None },
+        forbidden,
+        unending,
         memory: memory.and_then(|memory| memory.parse().ok()),
-        eviction,
+        eviction: eviction.or_else(|| info("maxmemory_policy")),
         buffer: limits.and_then(|limits| Buffer::read(&limits)),
-        round_trip: times[PINGS / 2],
+        round_trip,
     })
 }
 
+async fn round_trip(mut connection: MultiplexedConnection) -> RedisResult<Duration> {
+    let (start, mut times) = (Instant::now(), Vec::with_capacity(PINGS));
+    while times.len() < PINGS && start.elapsed() < ENOUGH {
+        let began = Instant::now();
+        // Instances do without it, and a refusal takes as long.
+        allowed(cmd("PING").exec_async(&mut connection).await)?;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
+async fn hello(mut connection: MultiplexedConnection) -> RedisResult<HashMap<String, Value>> {
+    Ok(allowed(cmd("HELLO").arg(3).query_async(&mut connection).await)?.unwrap_or_default())
+}
+
+async fn info(mut connection: MultiplexedConnection) -> RedisResult<Option<String>> {
+    allowed(cmd("INFO").arg("memory").query_async(&mut connection).await)
+}
+
 /// What `CONFIG GET` says; `None` to a user who may not ask.
-async fn setting(connection: &mut MultiplexedConnection, name: &str) -> RedisResult<Option<String>> {
-    let settings: RedisResult<HashMap<String, String>> = cmd("CONFIG").arg("GET").arg(name).query_async(connection).await;
+async fn setting(mut connection: MultiplexedConnection, name: &str) -> RedisResult<Option<String>> {
+    let settings: RedisResult<HashMap<String, String>> = cmd("CONFIG").arg("GET").arg(name).query_async(&mut connection).await;
     Ok(allowed(settings)?.and_then(|mut settings| settings.remove(name)))
 }
 
@@ -168,26 +189,19 @@ fn allowed<T>(answer: RedisResult<T>) -> RedisResult<Option<T>> {
     }
 }
 
-/// What instances do and this user may not. Each is asked so that it comes to nothing: with keys that are not there, and channels that nobody hears.
-async fn forbidden(connection: &mut MultiplexedConnection, options: &Options) -> RedisResult<Vec<String>> {
+/// What instances do and this user may not. Each is asked so that it comes to nothing: with keys that are not there, and channels that nobody hears or
+/// that are left at once.
+async fn forbidden(mut connection: MultiplexedConnection, options: &Options) -> RedisResult<Vec<String>> {
     let probes = probes(options);
     let mut pipe = pipe();
     for (name, rest) in &probes {
         pipe.cmd(name).arg(rest);
     }
-    let answers: Vec<RedisResult<Value>> = pipe.ignore_errors().query_async(connection).await?;
-    let mut answers: Vec<_> = answers.into_iter().map(|answer| answer.map(drop)).collect();
-    let channels = Channels::new(&options.prefix, "/".into());
-    let nobody = channels.room("stickyport-check");
-    answers.push(cmd("PUBLISH").arg(&nobody).arg("").exec_async(connection).await);
-    answers.push(connection.subscribe(&nobody).await);
-    answers.push(if options.adapter == Protocol::Redis { connection.psubscribe(channels.pattern()).await } else { Ok(()) });
+    let answers: Vec<RedisResult<Value>> = pipe.ignore_errors().query_async(&mut connection).await?;
     let named = probes.iter().map(|(name, rest)| match (*name, rest.first()) {
         ("EVAL" | "PUBSUB" | "XINFO" | "XREAD", _) | (_, None) => (*name).to_owned(),
         (name, Some(key)) => format!("{name} {key}"),
     });
-    let named =
-        named.chain([format!("PUBLISH {nobody}"), format!("SUBSCRIBE {nobody}"), format!("PSUBSCRIBE {}", channels.pattern())]);
     let refused = named.zip(answers).filter(|(_, answer)| answer.as_ref().is_err_and(link::is_forbidden));
     Ok(refused.map(|(name, _)| name).collect())
 }
@@ -210,8 +224,23 @@ fn probes(options: &Options) -> Vec<(&'static str, Vec<String>)> {
         ("EVAL", words(&["return 0", "1", own])),
         ("PUBSUB", words(&["NUMSUB", own])),
     ];
+    // Whoever asks the cluster meanwhile must not count with us: Redis does what comes together without doing anything between.
+    let channels = Channels::new(&options.prefix, "/".into());
+    let nobody = channels.room(NODE);
+    probes.push(("PUBLISH", words(&[&nobody, ""])));
+    let names = match options.adapter {
+        Protocol::Redis => {
+            let pattern = channels.pattern();
+            probes.extend([("PSUBSCRIBE", words(&[&pattern])), ("PUNSUBSCRIBE", words(&[&pattern]))]);
+            [channels.request(), channels.response(), channels.response_to(NODE)]
+        }
+        Protocol::RedisStreams => [channels.broadcast(), nobody, options.fence_channel(NODE)],
+    };
+    for name in names {
+        probes.extend([("SUBSCRIBE", words(&[&name])), ("UNSUBSCRIBE", words(&[&name]))]);
+    }
     if options.adapter == Protocol::RedisStreams {
-        let session = &*format!("{}stickyport-check", options.session_prefix);
+        let session = &*format!("{}{NODE}", options.session_prefix);
         probes.extend([
             ("SET", words(&[session, "a", "XX"])),
             ("GET", words(&[session])),
@@ -235,16 +264,20 @@ fn probes(options: &Options) -> Vec<(&'static str, Vec<String>)> {
 }
 
 /// Why the connection over which entries were written last could not be ended, before they are written again.
-async fn unending(connection: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
-    let info: RedisResult<String> = cmd("CLIENT").arg("INFO").query_async(connection).await;
-    let kill: RedisResult<Value> = cmd("CLIENT").arg("KILL").arg("ID").arg(NOBODY).query_async(connection).await;
-    for (asked, answer) in [("CLIENT INFO", info.map(drop)), ("CLIENT KILL", kill.map(drop))] {
+async fn unending(mut connection: MultiplexedConnection, options: &Options) -> RedisResult<Option<String>> {
+    if options.adapter == Protocol::Redis {
+        return Ok(None);
+    }
+    let mut pipe = pipe();
+    pipe.cmd("CLIENT").arg("INFO").cmd("CLIENT").arg("KILL").arg("ID").arg(NOBODY);
+    let answers: Vec<RedisResult<Value>> = pipe.ignore_errors().query_async(&mut connection).await?;
+    for (asked, answer) in ["CLIENT INFO", "CLIENT KILL"].into_iter().zip(answers) {
         match answer {
             Err(error) if link::is_refused(&error) => {
                 let why = if link::is_forbidden(&error) { "its user may not" } else { "there is no" };
                 return Ok(Some(format!("{why} {asked}")));
             }
-            answer => answer?,
+            answer => drop(answer?),
         }
     }
     Ok(None)
@@ -266,6 +299,9 @@ fn obstacle(error: &RedisError) -> Obstacle {
     match error.kind() {
         ErrorKind::RESP3NotSupported => Obstacle::Old,
         _ if text.contains("unknown command") && text.contains("HELLO") => Obstacle::Old,
+        // What concerns the connection itself is told without its code.
+        _ if link::is_forbidden(error) || text.contains("no permissions to run") => Obstacle::Forbidden,
+        _ if text.contains("max number of clients") => Obstacle::Away,
         ErrorKind::AuthenticationFailed => Obstacle::Stranger,
         ErrorKind::Extension if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => Obstacle::Stranger,
         ErrorKind::Server(ServerErrorKind::BusyLoading) => Obstacle::Loading,

@@ -10,7 +10,7 @@ import { after, describe, test } from "node:test";
 import { createClient } from "redis";
 import { Redis, documented } from "./lib/redis.mjs";
 import { BINARY, Program, freePorts, scratch } from "./lib/servers.mjs";
-import { event } from "./lib/waiting.mjs";
+import { event, until } from "./lib/waiting.mjs";
 
 const root = scratch();
 const folder = () => mkdtempSync(join(root, "part-"));
@@ -98,10 +98,39 @@ for (const adapter of ["redis", STREAMS]) {
       const own = adapter === STREAMS ? rules.slice(documented("redis").split(" ").length) : rules;
       for (const left of own) {
         const url = await allow(server, `reset on >secret ${rules.filter((rule) => rule !== left).join(" ")}`);
-        const { findings } = await check(url, { adapter });
-        // What concerns the connection itself is asked as it is made.
-        assert.equal(findings[0].rule, left === "+@connection" ? "redis-reachable" : "redis-acl", `without ${left}: ${JSON.stringify(findings)}`);
+        // Who needs nothing of a connection but that it is there is let in without.
+        const { findings } = await check(left === "+@connection" ? `${url}/1` : url, { adapter });
+        assert.equal(findings[0].rule, "redis-acl", `without ${left}: ${JSON.stringify(findings)}`);
       }
+    });
+
+    test("a channel that its user may not hear is found, and what instances do not use is not", async (t) => {
+      const server = await redis(t);
+      const plain = adapter === "redis";
+      const heard = ["socket.io#/#*", "stickyport#*", ...(plain ? ["socket.io-request#*", "socket.io-response#*"] : [])];
+      const may = (channels) => allow(server, `reset on >secret +@all -ping ~* ${channels.map((channel) => `&${channel}`).join(" ")}`);
+      assert.deepEqual((await check(await may(heard), { adapter })).findings, []);
+      const left = plain ? ["-request#/#", "-response#/#", "-response#/#stickyport-check#"] : ["#/#", "stickyport#socket.io#fence#"];
+      for (const channel of left) {
+        const name = channel.startsWith("stickyport") ? channel : `socket.io${channel}`;
+        const others = heard.filter((each) => !name.startsWith(each.slice(0, -1)));
+        // Of two that one rule allows only the other.
+        if (name.includes("-response")) others.push(name.endsWith("check#") ? "socket.io-response#/#" : "socket.io-response#/#?*");
+        only(await check(await may(others), { adapter }), "redis-acl", new RegExp(`SUBSCRIBE ${name}`));
+      }
+    });
+
+    test("who asks is not counted with the nodes that listen", async (t) => {
+      const server = await redis(t);
+      const told = [];
+      const client = await createClient({ url: server.url }).connect();
+      const monitor = await client.duplicate().connect();
+      await monitor.monitor((line) => told.push(line));
+      await check(server.url, { adapter });
+      await client.sendCommand(["ECHO", "the end"]);
+      await until("all is told", () => told.some((line) => /the end/.test(line)));
+      for (const [at, line] of told.entries()) if (/"SUBSCRIBE"/.test(line)) assert.match(told[at + 1], new RegExp(`"UNSUBSCRIBE" ${line.split(" ").at(-1)}`));
+      await Promise.all([client.close(), monitor.destroy()]);
     });
 
     test("one that is not there is found", async () => {
@@ -128,6 +157,13 @@ for (const adapter of ["redis", STREAMS]) {
 describe("one that cannot be used is found:", () => {
   test("that does not answer", async (t) => {
     only(await check(await line(t, () => {})), "redis-reachable", /does not answer in time/);
+  });
+
+  test("that takes no more connections", async (t) => {
+    const server = await redis(t, "--maxclients", "1");
+    const client = await createClient({ url: server.url }).connect();
+    assert.match(only(await check(server.url), "redis-reachable", /cannot be reached/).mend, /maxclients/);
+    await client.close();
   });
 
   test("that is no Redis", async (t) => {
@@ -221,18 +257,22 @@ describe("what would be noticed later is found:", () => {
     only(await check(server.url, { adapter: STREAMS, flags }), "redis-memory", /maxmemory 20971520/);
     assert.deepEqual((await check(server.url, { adapter: STREAMS })).findings, []);
     assert.deepEqual((await check(server.url, { flags })).findings, []);
+    const all = await check(server.url, { adapter: STREAMS, flags: ["--clients", "18446744073709551615", "--set", "limits.sessions=0"] });
+    assert.deepEqual(rules(all).filter((rule) => rule.startsWith("redis")), ["redis-memory", "redis-bursts"]);
   });
 
   test("a way that is long", async (t) => {
     const server = await redis(t);
-    const url = await line(t, (near) => {
-      const far = connect(server.port, "127.0.0.1");
-      near.pipe(far);
-      // As over a line between two continents.
-      far.on("data", (bytes) => setTimeout(() => near.write(bytes), 60));
-      return far;
-    });
-    only(await check(url), "redis-latency", /it takes \d+ms to answer, more than 20ms/);
+    // As over a line between two continents, and to one that is overwhelmed.
+    for (const [late, said] of [[60, /it takes \d\dms to answer, more than 20ms/], [700, /it takes 7\d\dms to answer/]]) {
+      const url = await line(t, (near) => {
+        const far = connect(server.port, "127.0.0.1");
+        near.pipe(far);
+        far.on("data", (bytes) => setTimeout(() => near.write(bytes), late));
+        return far;
+      });
+      for (const adapter of ["redis", STREAMS]) only(await check(url, { adapter }), "redis-latency", said);
+    }
   });
 
   test("a connection that could not be ended, in a cluster over streams", async (t) => {

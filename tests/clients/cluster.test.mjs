@@ -11,7 +11,7 @@ import { Emitter } from "@socket.io/redis-emitter";
 import { createClient } from "redis";
 import { broadcasts, bytes, heard } from "./lib/broadcasts.mjs";
 import { Node, listening, subscribed } from "./lib/nodes.mjs";
-import { Redis } from "./lib/redis.mjs";
+import { Redis, documented } from "./lib/redis.mjs";
 import { BINARY, Instance, freePorts, scratch } from "./lib/servers.mjs";
 import { event, until } from "./lib/waiting.mjs";
 
@@ -497,8 +497,7 @@ describe("Redis", () => {
     // Always Redis: the Valkey of the tests is built without TLS.
     const guarded = await new Redis(here, "redis-server").start("--requirepass", "right", "--unixsocket", path, ...secured);
     const client = await createClient({ url: `redis://:right@127.0.0.1:${guarded.port}` }).connect();
-    const allowed = "allchannels ~stickyport#* +@connection +@pubsub +@sortedset +@string +@hash +eval +del +time +pexpire";
-    await client.sendCommand(["ACL", "SETUSER", "node", "on", ">secret", ...allowed.split(" ")]);
+    await client.sendCommand(["ACL", "SETUSER", "node", "on", ">secret", ...documented("redis").split(" ")]);
     await client.close();
     const urls = [
       `redis://:right@127.0.0.1:${guarded.port}`,

@@ -424,6 +424,16 @@ class Settings(unittest.TestCase):
             fleet.host("app2")["stickyport_config"] = {}
             self.assertNotIn("cannot be asked", fleet.play(*asked, changes=True).done())
 
+    def test_a_deploy_asks_redis_before_it_touches_an_instance(self):
+        parts = (REPOSITORY / "ansible/deploy.yml").read_text().split("\n- name: ")
+        at = {part: [number for number, play in enumerate(parts) if part in play] for part in ("tasks_from: release", "tasks_from: install", "tasks_from: cluster", "converge.yml")}
+        [asked], [converged] = at["tasks_from: cluster"], at["converge.yml"]
+        # Of the release that is on the hosts, about a Redis that is up.
+        self.assertLess(max(at["tasks_from: release"] + at["tasks_from: install"]), asked)
+        self.assertLess(asked, converged)
+        self.assertIn("hosts: stickyport_app\n", parts[asked])
+        self.assertIn("any_errors_fatal: true\n", parts[asked])
+
 
 class Rollback(unittest.TestCase):
     """Releases are called by their age: a is the oldest."""

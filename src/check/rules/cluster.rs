@@ -22,13 +22,13 @@ const ANSWERS: u32 = 100;
 
 pub(super) fn reachable(setup: &Setup<'_>) -> Vec<Found> {
     let Some(Err(error)) = &setup.redis else { return Vec::new() };
-    if error.obstacle == Obstacle::Old {
+    if matches!(error.obstacle, Obstacle::Old | Obstacle::Forbidden) {
         return Vec::new();
     }
     let mend = match error.obstacle {
         Obstacle::Away | Obstacle::Silent => {
-            "start Redis, correct redis.url (rediss:// if it speaks TLS, and only then), or open the way to it; where only this host has none, \
-             --offline leaves it out"
+            "start Redis, correct redis.url (rediss:// if it speaks TLS, and only then), open the way to it, or raise its maxclients if it has \
+             as many; where only this host has none, --offline leaves it out"
         }
         Obstacle::Tls => "redis:// for a Redis without TLS, or TLS in Redis (tls-port)",
         Obstacle::Certificate => {
@@ -37,7 +37,9 @@ pub(super) fn reachable(setup: &Setup<'_>) -> Vec<Found> {
         Obstacle::Foreign => "the address and the port of a Redis in redis.url",
         Obstacle::Stranger => "the user and the password that Redis has for instances: ACL SETUSER, requirepass",
         Obstacle::Loading => "wait until it has read what it kept; of a cluster nothing need be kept: save \"\", appendonly no",
-        Obstacle::Old | Obstacle::Refusal => "what redis.url says besides the address: it may name a database that there is not",
+        Obstacle::Old | Obstacle::Forbidden | Obstacle::Refusal => {
+            "what redis.url says besides the address: it may name a database that there is not"
+        }
     };
     vec![Found {
         place: setup.setting("redis.url"),
@@ -88,6 +90,17 @@ pub(super) fn role(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 pub(super) fn acl(setup: &Setup<'_>) -> Vec<Found> {
+    let mend = "the rules of an ACL user for instances are in README.md, under Cluster";
+    if let Some(Err(error)) =
+        setup.redis.as_ref().filter(|redis| matches!(redis, Err(error) if error.obstacle == Obstacle::Forbidden))
+    {
+        return vec![Found {
+            place: setup.setting("redis.url"),
+            value: format!("Redis at {} {error}: {}", error.address, error.cause()),
+            effect: "no instance gets in, and each serves its own clients alone".to_owned(),
+            mend: mend.to_owned(),
+        }];
+    }
     let redis = asked(setup).filter(|redis| !redis.forbidden.is_empty());
     let redis = redis.map(|redis| {
         found(
@@ -95,7 +108,7 @@ pub(super) fn acl(setup: &Setup<'_>) -> Vec<Found> {
             format!("its user may not do {}", redis.forbidden.join(", ")),
             "what Redis refuses does not happen: messages that nobody hears, calls that wait for nodes that are dead, sessions that are lost"
                 .to_owned(),
-            "the rules of an ACL user for instances are in README.md, under Cluster".to_owned(),
+            mend.to_owned(),
         )
     });
     redis.into_iter().collect()
@@ -140,7 +153,8 @@ fn evicting(setup: &Setup<'_>, adapter: Protocol, effect: &str) -> Vec<Found> {
 
 pub(super) fn memory(setup: &Setup<'_>) -> Vec<Found> {
     let options = &setup.config().redis;
-    let needed = (options.stream_count * options.stream_length) as u64 * ENTRY + setup.clients * SESSION;
+    let entries = (options.stream_count as u64).saturating_mul(options.stream_length as u64);
+    let needed = entries.saturating_mul(ENTRY).saturating_add(setup.clients.saturating_mul(SESSION));
     let redis = asked(setup).filter(|_| options.adapter == Protocol::RedisStreams);
     let most = redis.and_then(|redis| Some((redis, redis.memory.filter(|&most| most > 0 && most < needed)?)));
     let found = most.map(|(redis, most)| {
@@ -160,7 +174,7 @@ pub(super) fn memory(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 pub(super) fn buffer(setup: &Setup<'_>) -> Vec<Found> {
-    let largest = setup.config().engine.max_payload as u64 + ENVELOPE;
+    let largest = (setup.config().engine.max_payload as u64).saturating_add(ENVELOPE);
     let redis = asked(setup).filter(|_| setup.config().redis.adapter == Protocol::Redis);
     let hard = redis.and_then(|redis| Some((redis, redis.buffer.filter(|buffer| buffer.hard > 0 && buffer.hard < largest)?)));
     let found = hard.map(|(redis, buffer)| {
@@ -204,12 +218,15 @@ fn burst(setup: &Setup<'_>) -> u64 {
         // They come over a connection that is subscribed to nothing.
         Protocol::RedisStreams => 0,
     };
-    broadcasts.max(setup.clients * ANSWER)
+    broadcasts.max(setup.clients.saturating_mul(ANSWER))
 }
 
 fn wider(bytes: u64) -> String {
     let megabytes = bytes.div_ceil(1 << 20);
-    format!("client-output-buffer-limit pubsub {megabytes}mb {}mb 10", megabytes.div_ceil(2))
+    let limit = format!("pubsub {megabytes}mb {}mb 10", megabytes.div_ceil(2));
+    format!(
+        "client-output-buffer-limit {limit} in redis.conf; at once: redis-cli CONFIG SET client-output-buffer-limit \"{limit}\""
+    )
 }
 
 pub(super) fn latency(setup: &Setup<'_>) -> Vec<Found> {
