@@ -497,23 +497,30 @@ describe("Redis", () => {
     // Always Redis: the Valkey of the tests is built without TLS.
     const guarded = await new Redis(here, "redis-server").start("--requirepass", "right", "--unixsocket", path, ...secured);
     const client = await createClient({ url: `redis://:right@127.0.0.1:${guarded.port}` }).connect();
-    await client.sendCommand(["ACL", "SETUSER", "node", "on", ">secret", ...documented("redis").split(" ")]);
-    await client.close();
     const urls = [
       `redis://:right@127.0.0.1:${guarded.port}`,
       `redis://node:secret@127.0.0.1:${guarded.port}`,
       `redis+unix://${path}?pass=right`,
       `rediss://:right@localhost:${tls}`,
     ];
-    for (const url of urls) {
-      const first = await freePorts(2);
-      const instance = new Instance(folder(), 0, { basePort: first, web: first + 1, settings: [`redis.url=${url}`], env: { SSL_CERT_FILE: certificate } });
-      await instance.start();
-      await until(`${url}: it is connected`, async () => (await (await fetch(`${instance.url}/readyz`)).json()).status === "ready");
-      const said = instance.program.lastWords();
-      assert.doesNotMatch(said, /WARN|right|secret/);
-      assert.equal(await instance.stop(), 0);
+    for (const adapter of ["redis", "redis-streams"]) {
+      await client.sendCommand(["ACL", "SETUSER", "node", "reset", "on", ">secret", ...documented(adapter).split(" ")]);
+      for (const url of urls) {
+        const first = await freePorts(2);
+        const settings = [`redis.url=${url}`, `redis.adapter=${adapter}`];
+        const instance = new Instance(folder(), 0, { basePort: first, web: first + 1, settings, env: { SSL_CERT_FILE: certificate } });
+        await instance.start();
+        await until(`${url}: it is connected`, async () => (await (await fetch(`${instance.url}/readyz`)).json()).status === "ready");
+        // Over a connection of its own.
+        const reads = async () => / cmd=xread /.test(await client.sendCommand(["CLIENT", "LIST"]));
+        if (adapter === "redis-streams") await until(`${url}: it reads the stream`, reads);
+        const said = instance.program.lastWords();
+        assert.doesNotMatch(said, /WARN|right|secret/);
+        assert.equal(await instance.stop(), 0);
+        await until(`${url}: it has gone`, async () => !(await reads()));
+      }
     }
+    await client.close();
     // One whose certificate nobody vouches for.
     const first = await freePorts(2);
     const instance = await new Instance(folder(), 0, { basePort: first, web: first + 1, settings: [`redis.url=${urls.at(-1)}`] }).start();

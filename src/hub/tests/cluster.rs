@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 use crate::protocol::sid::Node;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -50,6 +51,27 @@ async fn namespaces_are_told_as_they_come_and_go() {
         others.said(),
         ["opened /", "opened /b", "opened /t-1", "opened /t-2", "/t-1: emit x [] to [] but []", "/t-2: emit x [] to [] but []"]
     );
+}
+
+#[tokio::test]
+async fn what_comes_from_elsewhere_is_read_when_somebody_here_is_meant_and_then_once() {
+    let (_, server) = cluster();
+    let mut client = server.joined().await;
+    server.io.of("/").sockets_join("here");
+    let in_room = |room: &str| Target { rooms: vec![Room::from(room)], except: Vec::new() };
+    let times_read = AtomicUsize::new(0);
+    let hear = |target: &Target| {
+        server.io.deliver("/", target, &Flags::default(), || {
+            times_read.fetch_add(1, Relaxed);
+            Some(("x".into(), Args::none()))
+        });
+    };
+    hear(&in_room("elsewhere"));
+    hear(&Target { except: vec!["here".into()], ..Target::default() });
+    assert_eq!(times_read.load(Relaxed), 0);
+    let _other = server.joined().await;
+    hear(&Target::default());
+    assert_eq!((client.hear().await, times_read.load(Relaxed)), (r#"2["x"]"#.to_owned(), 1));
 }
 
 #[tokio::test]
