@@ -39,9 +39,7 @@ mod decode {
 
     #[divan::bench]
     fn packet(bencher: Bencher) {
-        bencher
-            .with_inputs(|| ByteString::from(r#"42["message","0123456789abcdef"]"#))
-            .bench_values(Packet::decode);
+        bencher.with_inputs(|| ByteString::from(r#"42["message","0123456789abcdef"]"#)).bench_values(Packet::decode);
     }
 
     #[divan::bench]
