@@ -259,7 +259,7 @@ impl Course {
         }
     }
 
-    /// Whose name is looked up among the handlers; none but an event has one.
+    /// The event's name; what is no event has none.
     fn event(&self) -> &str {
         if let Subject::Event(context) = &self.subject { context.event.name() } else { "" }
     }

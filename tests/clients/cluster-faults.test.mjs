@@ -47,12 +47,10 @@ async function follow(redis, ...master) {
   await client.close();
 }
 
-describe("Redis", () => {
+/** A Redis and the line to it, which are there while the tests beside them run. */
+function redisAndLine() {
   const redis = new Redis(folder());
   let line;
-  let nodes;
-  let clients;
-  let marks = 0;
   before(async () => {
     await redis.start();
     line = await new Line(redis.port).open();
@@ -61,10 +59,18 @@ describe("Redis", () => {
     line.close();
     await redis.stop();
   });
+  return [redis, () => line];
+}
+
+describe("Redis", () => {
+  const [redis, line] = redisAndLine();
+  let nodes;
+  let clients;
+  let marks = 0;
   // New ones each time: what was said within a minute is not said again.
   beforeEach(async () => {
     nodes = [new Node("ours", "ours"), new Node("another of ours", "ours")];
-    for (const node of nodes) await node.start({ key: "faults", requestsTimeout: 500 }, line.url);
+    for (const node of nodes) await node.start({ key: "faults", requestsTimeout: 500 }, line().url);
     clients = [await nodes[0].client(), await nodes[1].client()];
   });
   afterEach(() => Promise.all(nodes.map((node) => node.stop())));
@@ -91,11 +97,11 @@ describe("Redis", () => {
     await until("those here hear it", () => clients[0].heard.filter(([heard]) => heard === name).length === count);
   };
 
-  for (const [what, { act, mend, said }] of Object.entries(faults(redis, () => line))) {
+  for (const [what, { act, mend, said }] of Object.entries(faults(redis, line))) {
     test(`that ${what} for ten seconds is done without, and taken up again`, { timeout: 90_000 }, async (t) => {
       await is("up");
       await reaches();
-      const connections = line.made;
+      const connections = line().made;
       const began = Date.now();
       let isMended = false;
       t.after(() => isMended || mend());
@@ -118,7 +124,7 @@ describe("Redis", () => {
       // The 300 events take some of it; whoever waits in a circle takes all.
       for (const [seconds, of] of idle) assert.ok(seconds < 0.3 + (0.1 * of) / 1_000, `${seconds} s of ${of} ms, ${busy - counted} ms of which spoke`);
       assert.ok((await metric(nodes[0], "process_resident_memory_bytes")) - memory < 30_000_000);
-      assert.ok(line.made - connections <= 24, `${line.made - connections} connections of two nodes in ten seconds`);
+      assert.ok(line().made - connections <= 24, `${line().made - connections} connections of two nodes in ten seconds`);
 
       isMended = true;
       await mend();
@@ -143,19 +149,10 @@ describe("Redis", () => {
 });
 
 describe("Redis, in a cluster over streams,", () => {
-  const redis = new Redis(folder());
-  let line;
-  before(async () => {
-    await redis.start();
-    line = await new Line(redis.port).open();
-  });
-  after(async () => {
-    line.close();
-    await redis.stop();
-  });
+  const [redis, line] = redisAndLine();
 
   let clusters = 0;
-  for (const [what, { act, mend, said }] of Object.entries(faults(redis, () => line))) {
+  for (const [what, { act, mend, said }] of Object.entries(faults(redis, line))) {
     test(`that ${what} has everything that was said meanwhile when it is back`, { timeout: 60_000 }, async (t) => {
       const prefix = `streams${++clusters}`;
       const members = [new Member("one", "ours"), new Member("other", "ours")];
@@ -164,7 +161,7 @@ describe("Redis, in a cluster over streams,", () => {
         if (!isMended) await mend();
         await Promise.all(members.map((member) => member.stop()));
       });
-      const adapter = { type: "redis-streams", url: line.url, opts: { streamName: prefix, channelPrefix: prefix, requestsTimeout: 500 } };
+      const adapter = { type: "redis-streams", url: line().url, opts: { streamName: prefix, channelPrefix: prefix, requestsTimeout: 500 } };
       for (const member of members) await member.start(adapter);
       await subscribed(redis.url, `${prefix}#/#`, 2);
       const clients = [await members[0].client(), await members[1].client("/", ["red"])];

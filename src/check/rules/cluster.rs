@@ -176,11 +176,11 @@ pub(super) fn memory(setup: &Setup<'_>) -> Vec<Found> {
 pub(super) fn buffer(setup: &Setup<'_>) -> Vec<Found> {
     let largest = (setup.config().engine.max_payload as u64).saturating_add(ENVELOPE);
     let redis = asked(setup).filter(|_| setup.config().redis.adapter == Protocol::Redis);
-    let hard = redis.and_then(|redis| Some((redis, redis.buffer.filter(|buffer| buffer.hard > 0 && buffer.hard < largest)?)));
-    let found = hard.map(|(redis, buffer)| {
+    let narrow = redis.and_then(|redis| narrower(redis, largest));
+    let found = narrow.map(|(redis, value)| {
         found(
             redis,
-            format!("client-output-buffer-limit pubsub {} {} {}", buffer.hard, buffer.soft, buffer.seconds),
+            value,
             format!(
                 "one message of engine.max_payload ({}) is more than may wait for an instance: any client that sends one has Redis cut off every \
                  instance, which misses what is said until it is back",
@@ -195,11 +195,11 @@ pub(super) fn buffer(setup: &Setup<'_>) -> Vec<Found> {
 pub(super) fn bursts(setup: &Setup<'_>) -> Vec<Found> {
     let burst = burst(setup);
     let redis = asked(setup).filter(|_| buffer(setup).is_empty());
-    let hard = redis.and_then(|redis| Some((redis, redis.buffer.filter(|buffer| buffer.hard > 0 && buffer.hard < burst)?)));
-    let found = hard.map(|(redis, buffer)| {
+    let narrow = redis.and_then(|redis| narrower(redis, burst));
+    let found = narrow.map(|(redis, value)| {
         found(
             redis,
-            format!("client-output-buffer-limit pubsub {} {} {}", buffer.hard, buffer.soft, buffer.seconds),
+            value,
             format!(
                 "up to {burst} bytes come at once for an instance, of what another has held back while Redis was slow \
                  (limits.cluster_outbox_bytes) or of the answers to fetch_sockets: Redis cuts off one that is busy just then, and it misses what \
@@ -212,6 +212,12 @@ pub(super) fn bursts(setup: &Setup<'_>) -> Vec<Found> {
 }
 
 /// Bytes that may come for one instance faster than it reads.
+/// The buffer's bounds as Redis writes them, if so many bytes do not go into it.
+fn narrower(redis: &Survey, bytes: u64) -> Option<(&Survey, String)> {
+    let buffer = redis.buffer.filter(|buffer| buffer.hard > 0 && buffer.hard < bytes)?;
+    Some((redis, format!("client-output-buffer-limit pubsub {} {} {}", buffer.hard, buffer.soft, buffer.seconds)))
+}
+
 fn burst(setup: &Setup<'_>) -> u64 {
     let broadcasts = match setup.config().redis.adapter {
         Protocol::Redis => setup.config().limits.cluster_outbox_bytes as u64,
